@@ -1,0 +1,23 @@
+"""`cairn dag`: the DAG as dvc.yaml."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cairn.lineage.artifact import written_aside
+
+
+def dag(
+    write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml instead of printing it.")] = False,
+) -> None:
+    """Print dvc.yaml as it follows from pipelines/stages.py."""
+    from pipelines.stages import dvc_yaml
+
+    text = dvc_yaml()
+    if not write:
+        print(text, end="")
+        return
+    with written_aside(Path("dvc.yaml")) as aside:
+        aside.write_text(text)
+    print("dvc.yaml written")

@@ -1,0 +1,72 @@
+"""The named errors of Cairn. Each is something a person can put right.
+
+`str(error)` is one line: the file, field or line, what is wrong, and the way out. It is raised where the fact is known
+and printed once, by a door (`guard`), with exit code 2. Whatever else escapes is a defect and keeps its traceback.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class CairnError(Exception):
+    """A fault in the input, the recipe or the machine, not in Cairn. Its text is one line."""
+
+
+class RecipeError(CairnError):
+    """The recipe is not valid: names the file, the line and the key."""
+
+
+class SourceError(CairnError):
+    """A source or document cannot be read: names the object, and the place in it where known."""
+
+
+class ArtifactError(CairnError):
+    """An artifact is missing, incomplete or not what its digest says."""
+
+
+class StoreError(CairnError):
+    """The store cannot be reached, or holds something other than its addresses say."""
+
+
+class AttestationError(CairnError):
+    """An attestation or a key cannot be read, or does not verify."""
+
+
+class StageError(CairnError):
+    """A stage cannot run: what it needs is missing, busy or too small."""
+
+
+def one_line(text: object) -> str:
+    """`text` with every run of white space made one space."""
+    return " ".join(str(text).split())
+
+
+def guard(door: Callable[[], int]) -> int:
+    """Run a door; print what a person can put right as one line and return the exit code.
+
+    Returns the door's own code, 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM. SIGTERM is turned
+    into `SystemExit` so that `finally` blocks run.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    try:
+        return door()
+    except CairnError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        where = error.filename or os.getcwd()
+        print(f"error: {where}: {os.strerror(error.errno)}: free some disk and run again", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted: finished work is kept; run again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED

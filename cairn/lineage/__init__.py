@@ -1,0 +1,1 @@
+"""What was made from what: artifacts, the store, attestations, the environment, and the runner of stages."""

@@ -1,0 +1,146 @@
+"""Artifacts: a file or directory named by the sha256 digest of its content, written aside and moved into place whole.
+
+The digest of a directory is the sha256 of its listing: one canonical JSON line `{"path","sha256","size"}` for each
+file, sorted by the UTF-8 bytes of the path. Links and empty directories have no place in an artifact.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cairn.errors import ArtifactError
+
+CHUNK = 8 << 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an artifact."""
+
+    path: str
+    """Relative to the artifact, with `/`; for an artifact that is one file, its name."""
+    sha256: str
+    md5: str
+    """Where a store in DVC's layout keeps it; empty where it was not asked for. Never a proof: md5 collides."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What an artifact holds, as it was read and hashed."""
+
+    members: tuple[Member, ...]
+    is_directory: bool
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file, or of the listing of the directory; 64 hexadecimal digits."""
+        if not self.is_directory:
+            return self.members[0].sha256
+        lines = (canonical({"path": m.path, "sha256": m.sha256, "size": m.size}) + b"\n" for m in self.members)
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all members."""
+        return sum(member.size for member in self.members)
+
+
+def read_artifact(path: Path, address: bool = True) -> Artifact:
+    """Hash the file or directory at `path`.
+
+    Args:
+        address: also take the md5 that a store addresses files by; without it the bytes are read twice as fast.
+
+    Raises:
+        ArtifactError: nothing is there, or it holds a link or something that is no plain file.
+    """
+    if path.is_symlink() or not path.exists():
+        raise ArtifactError(f"{path}: {'is a link' if path.is_symlink() else 'no such artifact'}")
+    if path.is_file():
+        return Artifact((_member(path, path.name, address),), is_directory=False)
+    files = sorted(_walk(path, ""), key=lambda pair: pair[1].encode())
+    return Artifact(tuple(_member(file, relative, address) for file, relative in files), is_directory=True)
+
+
+def digest_of(path: Path) -> str | None:
+    """The digest of the artifact at `path`, or None when nothing is there."""
+    return read_artifact(path, address=False).digest if path.exists() else None
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON form that digests are taken of: sorted keys, no white space, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def readable(value: Any) -> bytes:
+    """JSON for files that people read too, as deterministic as `canonical`: sorted keys, indented, a final newline."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file at; it takes its place when the block ends without an error.
+
+    The name is unique, so two processes that write the same file do not write into each other's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        yield aside
+        with open(aside, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def move_into_place(staged: Path, final: Path, trash: Path) -> None:
+    """Put the finished file or directory `staged` at `final`; what was there goes to `trash` and is removed.
+
+    All three lie on one file system. A kill in between leaves `final` absent or whole, never half.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove(trash)
+    if final.is_dir() and not final.is_symlink():
+        os.rename(final, trash)
+    os.rename(staged, final)
+    remove(trash)
+
+
+def remove(path: Path) -> None:
+    """Remove the file, link or directory at `path`, if any."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[Path, str]]:
+    for entry in os.scandir(folder):
+        relative = f"{prefix}{entry.name}"
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise ArtifactError(f"{folder / entry.name}: an artifact holds plain files only, no links")
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), relative + "/")
+        else:
+            yield Path(entry.path), relative
+
+
+def _member(path: Path, relative: str, address: bool) -> Member:
+    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            sha256.update(chunk)
+            if address:
+                md5.update(chunk)
+            size += len(chunk)
+    return Member(relative, sha256.hexdigest(), md5.hexdigest() if address else "", size)

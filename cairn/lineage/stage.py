@@ -1,0 +1,282 @@
+"""Run a stage: a pure function of its inputs, its recipe section and the version of its component.
+
+That tuple is the stage key. A stage is up to date when a trusted attestation stands under its key and its outputs
+still have the digests it names; then nothing runs. Otherwise the work runs in `.cairn/work/<stage key>`, which survives
+a kill, and what it made is hashed, attested and moved into place, in that order: whatever is at an output's path is
+whole, and what a kill left behind is found by the next run.
+"""
+
+import fcntl
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+import cairn.recipe
+from cairn.errors import AttestationError, StageError
+from cairn.lineage import attestation, environment
+from cairn.lineage.artifact import digest_of, move_into_place, read_artifact, remove
+from cairn.lineage.attestation import Attestation, Resource
+from cairn.lineage.store import Store, identity
+from cairn.progress import duration
+from cairn.recipe import Section
+from cairn.resources import Resources
+
+S = TypeVar("S", bound=Section)
+
+
+class Component(Section):
+    """What a component's `metadata.yaml` says of it."""
+
+    name: str
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    """A promise: same version, inputs, recipe section and packages give the same bytes."""
+    stability: str = Field(pattern="^(alpha|beta|stable)$")
+    description: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    packages: tuple[str, ...]
+    """Bit-affecting packages; `python` and `unicodedata` are understood besides distributions."""
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, package: str) -> "Component":
+        """The component in the folder of an importable package, such as `components.ingest`."""
+        return cairn.recipe.load(cls, environment.ROOT.joinpath(*package.split("."), "metadata.yaml"))
+
+    def key(self, section: Section, inputs: Mapping[str, str]) -> str:
+        """The stage key: sha256 over component, version, input digests, section and bit-affecting packages."""
+        return identity(
+            {
+                "component": self.name,
+                "version": self.version,
+                "inputs": dict(inputs),
+                "section": section.model_dump(mode="json"),
+                "packages": self.package_versions(),
+            }
+        )
+
+    def package_versions(self) -> dict[str, str]:
+        """Installed versions of the bit-affecting packages."""
+        return {name: environment.package_version(name) for name in self.packages}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the work of a stage is given."""
+
+    key: str
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    """Empty directories to fill. They are hashed, attested and moved into place when the work returns."""
+    work: Path
+    """Scratch that survives a kill and belongs to this stage key alone: finished units of work go here."""
+    store: Store
+    resources: Resources
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the attestation should say besides: seeds, world size, where it was resumed."""
+
+
+class Outcome(Enum):
+    """What `run_stage` did."""
+
+    UP_TO_DATE = "up to date"
+    RESTORED = "restored"
+    RAN = "done"
+
+
+def run_stage(
+    component: Component,
+    section: S,
+    work: Callable[[S, Task], None],
+    *,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    store: Store,
+    resources: Resources,
+    home: Path = Path(".cairn"),
+) -> Outcome:
+    """Make sure that `outputs` hold what this stage makes of `inputs`.
+
+    Args:
+        work: fills the directories of `Task.outputs`. It is not called when an attestation shows the outputs to be up
+            to date, or when their bytes can be brought back from the store or the DVC cache.
+        inputs, outputs: paths under the names that the component declares.
+        home: where work in progress lies; on the same file system as the outputs.
+
+    Raises:
+        StageError: an input is missing, or another process is running this stage.
+        CairnError: what `work` raises. Its scratch is kept.
+    """
+    _check_names(component, inputs, outputs)
+    digests = {name: _input_digest(name, path) for name, path in inputs.items()}
+    key = component.key(section, digests)
+    folder = home / "work" / key
+    with _only_one(home, component, key):
+        for attested in _trusted(store, key):
+            restored = _restore(attested.outputs, outputs, folder, store)
+            if restored is not None:
+                remove(folder)
+                return restored
+        print(f"{component.name}: running (stage key {key[:12]})", file=sys.stderr, flush=True)
+        began, started = datetime.now(UTC), time.monotonic()
+        staged = {name: folder / "outputs" / name for name in outputs}
+        for path in staged.values():
+            remove(path)
+            path.mkdir(parents=True)
+        scratch = folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        task = Task(key, inputs, staged, scratch, store, resources)
+        work(section, task)
+        made = {}
+        for name, path in staged.items():
+            artifact = read_artifact(path)
+            if not artifact.members:
+                raise RuntimeError(f"{component.name} left its output {name} empty")
+            store.write_pin(artifact)
+            made[name] = artifact.digest
+        record(
+            component,
+            section,
+            key,
+            dependencies=[Resource(name, digest) for name, digest in digests.items()],
+            outputs=[Resource(name, digest) for name, digest in made.items()],
+            facts=task.facts,
+            began=began,
+            store=store,
+            resources=resources,
+        )
+        for name, path in staged.items():
+            trash = folder / "replaced" / name
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            move_into_place(path, outputs[name], trash)
+        remove(folder)
+        summary = ", ".join(f"{name} {digest[:12]}" for name, digest in made.items())
+        print(f"{component.name}: {summary} ({duration(time.monotonic() - started)})", file=sys.stderr, flush=True)
+        return Outcome.RAN
+
+
+def record(
+    component: Component,
+    section: Section,
+    key: str,
+    *,
+    dependencies: Sequence[Resource],
+    outputs: Sequence[Resource],
+    facts: Mapping[str, Any],
+    began: datetime,
+    store: Store,
+    resources: Resources,
+) -> str:
+    """Sign and publish the attestation of one run of a stage; return its id."""
+    code = environment.code()
+    surroundings = [Resource("cairn", code["sha256"], annotations={"commit": code["commit"], "dirty": code["dirty"]})]
+    surroundings += [Resource(name, digest) for name, digest in environment.locks().items()]
+    said = attestation.statement(
+        outputs=outputs,
+        dependencies=[*dependencies, *surroundings],
+        parameters={
+            "component": component.name,
+            "version": component.version,
+            "section": section.model_dump(mode="json"),
+        },
+        internal={
+            "stageKey": key,
+            "packages": component.package_versions(),
+            "environment": environment.fingerprint(resources),
+            "facts": dict(facts),
+        },
+        run={
+            "invocationId": str(uuid.uuid4()),
+            "startedOn": began.isoformat(timespec="seconds"),
+            "finishedOn": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+        builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
+    )
+    envelope = attestation.sign(said, attestation.signing_key())
+    return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
+
+
+def _check_names(component: Component, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
+    for kind, given, declared in (("input", inputs, component.inputs), ("output", outputs, component.outputs)):
+        if set(given) != set(declared):
+            raise StageError(f"{component.name}: takes {kind}s {', '.join(declared)}; got {', '.join(given) or 'none'}")
+
+
+def _input_digest(name: str, path: Path) -> str:
+    digest = digest_of(path)
+    if digest is None:
+        raise StageError(
+            f"{path}: the input {name} is missing: run the stage that makes it first (`cairn run` runs all)"
+        )
+    return digest
+
+
+def _trusted(store: Store, key: str) -> Iterator[Attestation]:
+    """Attestations under the key that a trusted key signed. The others are named and passed over."""
+    keys = attestation.trusted_keys()
+    for identifier, envelope in attestation.made_under(store, key):
+        try:
+            verified = attestation.verify(envelope, keys)
+        except AttestationError as error:
+            print(f"attestation {identifier[:12]} is not relied on: {error}", file=sys.stderr)
+            continue
+        # The record under the key is only a signpost: what was signed must say the same.
+        if verified.statement["predicate"]["buildDefinition"]["internalParameters"].get("stageKey") == key:
+            yield verified
+
+
+def _restore(wanted: Mapping[str, str], outputs: Mapping[str, Path], folder: Path, store: Store) -> Outcome | None:
+    """Bring every output to its attested digest; None when some bytes are nowhere to be had."""
+    if set(wanted) != set(outputs):
+        return None
+    sources: dict[str, Path | None] = {}
+    for name, digest in wanted.items():
+        if digest_of(outputs[name]) == digest:
+            continue
+        staged = folder / "outputs" / name
+        if digest_of(staged) == digest:
+            sources[name] = staged
+        elif store.has(digest):
+            sources[name] = None
+        else:
+            return None
+    for name, staged_at in sources.items():
+        if staged_at is None:
+            staged_at = folder / "restored" / name
+            remove(staged_at)
+            staged_at.parent.mkdir(parents=True, exist_ok=True)
+            store.get(wanted[name], staged_at)
+        trash = folder / "replaced" / name
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        move_into_place(staged_at, outputs[name], trash)
+    return Outcome.RESTORED if sources else Outcome.UP_TO_DATE
+
+
+@contextmanager
+def _only_one(home: Path, component: Component, key: str) -> Iterator[None]:
+    """Hold the stage key: the kernel lets go of it when this process ends, however it ends."""
+    locks = home / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with open(locks / key, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise StageError(
+                f"{component.name}: process {holder} is running this stage: wait for it, or stop it first"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

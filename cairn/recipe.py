@@ -1,0 +1,149 @@
+"""What every recipe section shares: strict loading, dotted overrides, and errors that name file, line and key.
+
+A recipe is YAML 1.2 (so `1e-3` is a number). The sections themselves live beside the code that they steer; the whole
+`Recipe` is in `components/recipe.py`.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from cairn.errors import RecipeError, one_line
+
+
+class Section(BaseModel):
+    """A part of the recipe. Frozen, strict about types, and closed: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def load(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+    """Read `path` as `model`, after applying `key.subkey=value` overrides.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or does not fit the model. The first fault is named by file,
+            line and dotted key, with the nearest known key where one is close; further faults are counted.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe: copy one from recipes/ to {path.name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
+    data = _parse(text, str(path))
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}:1: a recipe is a mapping of sections, not {type(data).__name__}")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        # JSON mode: strict about scalars, yet a YAML list may be a tuple.
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise _explain(error, model, text, path, overrides) from None
+
+
+def _parse(text: str, name: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{name}:{line}: not valid YAML: {one_line(error.problem)}") from None
+    except YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place. A number in the path indexes a list."""
+    key, separator, value = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise RecipeError(f"override {override!r}: write it as section.key=value")
+    *parents, last = key.split(".")
+    node: Any = data
+    for part in parents:
+        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        else:
+            raise RecipeError(f"override {override!r}: {part!r} is not a section")
+    parsed = _parse(value, f"override {override!r}")
+    if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
+        node[int(last)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
+    else:
+        raise RecipeError(f"override {override!r}: {'.'.join(parents)} has no keys")
+
+
+def _explain(
+    error: ValidationError, model: type[Section], text: str, path: Path, overrides: Iterable[str]
+) -> RecipeError:
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    where = [part for part in first["loc"] if isinstance(part, (str, int))]
+    dotted = ".".join(map(str, where))
+    # A model validator reports no key of its own: it blames its section.
+    named = f"{dotted}: " if dotted else ""
+    overridden = next((o for o in overrides if dotted.startswith(o.partition("=")[0])), None)
+    place = f"override {overridden!r}" if overridden else f"{path}:{_line(text, where)}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return RecipeError(f"{place}: {named}{_fault(first, model, where)}{more}")
+
+
+def _fault(fault: ErrorDetails, model: type[Section], where: list[str | int]) -> str:
+    if fault["type"] == "extra_forbidden":
+        known = _keys(model, where[:-1])
+        close = difflib.get_close_matches(str(where[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
+        return f"unknown key; {hint}"
+    if fault["type"] == "missing":
+        return "missing: add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return message
+    shown = json.dumps(fault["input"], default=str)
+    return f"{message[0].lower()}{message[1:]} (got {shown if len(shown) < 60 else shown[:57] + '...'})"
+
+
+def _keys(model: type[Section], where: Iterable[str | int]) -> list[str]:
+    """The field names of the section at `where`; empty when it is not a section."""
+    current: Any = model
+    for part in where:
+        if isinstance(part, int) or current is None:
+            continue
+        field = current.model_fields.get(part)
+        current = _section_in(field.annotation) if field else None
+    return list(current.model_fields) if current else []
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+def _line(text: str, where: Sequence[str | int]) -> int:
+    """The line (from 1) of the key at `where`, or of the nearest parent that is written down."""
+    node: Any = YAML(typ="rt").load(text)
+    line = 0
+    for part in where:
+        try:
+            if isinstance(node, CommentedMap):
+                line = node.lc.key(part)[0]
+            elif isinstance(node, CommentedSeq):
+                line = node.lc.item(part)[0]
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return line + 1

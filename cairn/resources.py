@@ -1,0 +1,41 @@
+"""How much of the machine a stage may use. Never part of the recipe: it changes speed, not bytes.
+
+Read from the environment, so that every door (dvc, Kubeflow, the command line) can set it the same way.
+"""
+
+import os
+from dataclasses import dataclass
+
+from cairn.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a stage may use on this machine."""
+
+    workers: int
+    """Data worker processes (`CAIRN_WORKERS`; default: the processors this process may use)."""
+    processes: int
+    """Training processes, the world size on this machine (`CAIRN_PROCESSES`; default 1)."""
+    threads: int
+    """Compute threads of each training process (`CAIRN_THREADS`; default: processors divided by processes)."""
+
+    @classmethod
+    def from_environment(cls) -> "Resources":
+        """Raises RecipeError when a variable is not a positive whole number."""
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = _positive("CAIRN_PROCESSES", 1)
+        return cls(
+            workers=_positive("CAIRN_WORKERS", processors),
+            processes=processes,
+            threads=_positive("CAIRN_THREADS", max(1, processors // processes)),
+        )
+
+
+def _positive(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise RecipeError(f"environment variable {variable}={text!r}: must be a whole number from 1")
+    return int(text)

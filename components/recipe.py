@@ -1,0 +1,20 @@
+"""The whole recipe: one section for each stage. `params.yaml` is the recipe in force."""
+
+from cairn.recipe import Section
+from components.evaluate.recipe import Evaluate
+from components.export.recipe import Export
+from components.ingest.recipe import Ingest
+from components.pretrain.recipe import Pretrain
+from components.snapshot.recipe import Snapshot
+from components.tokenize.recipe import Tokenize
+
+
+class Recipe(Section):
+    """What a person decides, for every stage of the DAG."""
+
+    snapshot: Snapshot
+    ingest: Ingest
+    tokenize: Tokenize
+    pretrain: Pretrain
+    export: Export
+    evaluate: Evaluate

@@ -1,0 +1,96 @@
+"""The one definition of the DAG.
+
+A stage is a component run on named artifacts. What it takes and makes is in the component's `metadata.yaml`, its
+section of the recipe has its name, and every artifact has one place; so the edges follow from the names. `dvc.yaml` is
+written from this (`cairn dag --write`), and every other door is checked against it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from cairn.errors import StageError
+from cairn.lineage.stage import Component
+
+# In an order in which they can run.
+NAMES = ("snapshot", "ingest", "tokenize", "pretrain", "export", "evaluate")
+RECIPE = Path("params.yaml")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the DAG."""
+
+    name: str
+    inputs: dict[str, Path]
+    outputs: dict[str, Path]
+
+    @property
+    def metadata(self) -> Path:
+        """The file that holds the component's version."""
+        return Path("components", self.name, "metadata.yaml")
+
+    def command(self, overrides: Sequence[str] = ()) -> list[str]:
+        """The arguments of the component's door, after `python`."""
+        words = ["-m", f"components.{self.name}", "--recipe", str(RECIPE)]
+        words += [word for name, path in self.inputs.items() for word in ("--input", f"{name}={path}")]
+        words += [word for name, path in self.outputs.items() for word in ("--output", f"{name}={path}")]
+        return words + [word for override in overrides for word in ("--set", override)]
+
+
+@cache
+def stages() -> tuple[Stage, ...]:
+    """Every stage, each after those that make its inputs.
+
+    Raises StageError when an input is made by no earlier stage, or an artifact by two.
+    """
+    made: dict[str, str] = {}
+    found = []
+    for name in NAMES:
+        component = Component.of(f"components.{name}")
+        for artifact in component.inputs:
+            if artifact not in made:
+                raise StageError(f"components/{name}/metadata.yaml: no earlier stage makes the input {artifact!r}")
+        for artifact in component.outputs:
+            if artifact in made:
+                raise StageError(f"components/{name}/metadata.yaml: {made[artifact]} makes {artifact!r} too")
+            made[artifact] = name
+        inputs = {artifact: place(artifact) for artifact in component.inputs}
+        found.append(Stage(name, inputs, {artifact: place(artifact) for artifact in component.outputs}))
+    return tuple(found)
+
+
+def place(artifact: str) -> Path:
+    """Where an artifact lies in a project."""
+    return Path("sources.lock.json") if artifact == "sources" else Path("artifacts", artifact)
+
+
+def dvc_yaml() -> str:
+    """The text of `dvc.yaml`."""
+    document: dict[str, Any] = {"stages": {stage.name: _dvc_stage(stage) for stage in stages()}}
+    document["metrics"] = [str(place("scores") / "scores.json")]
+    document["plots"] = [{str(place("checkpoint") / "training.jsonl"): {"x": "step", "y": "loss"}}]
+    text = StringIO()
+    writer = YAML()
+    writer.width = 10_000
+    writer.dump(document, text)
+    return "# Written by `cairn dag --write` from pipelines/stages.py. Do not edit.\n" + text.getvalue()
+
+
+def _dvc_stage(stage: Stage) -> dict[str, Any]:
+    # `persist`: DVC would remove an output before it runs the stage, and a checkpoint that a killed run had just moved
+    # into place would be lost. The runner replaces outputs whole.
+    options: dict[str, Any] = {"persist": True}
+    if "sources" in stage.outputs:
+        options["cache"] = False  # a lock file is kept by Git
+    return {
+        "cmd": " ".join(["python", *stage.command()]),
+        "deps": [str(path) for path in (*stage.inputs.values(), stage.metadata)],
+        "params": [stage.name],
+        "outs": [{str(path): options} for path in stage.outputs.values()],
+    }

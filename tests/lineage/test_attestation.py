@@ -1,0 +1,120 @@
+"""Signatures: only what a trusted key signed, exactly as it was signed, is believed."""
+
+import base64
+import json
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cairn.errors import AttestationError
+from cairn.lineage.attestation import (
+    Resource,
+    key_id,
+    made,
+    made_under,
+    publish,
+    sign,
+    signing_key,
+    statement,
+    trusted_keys,
+    verify,
+)
+from cairn.lineage.store import Store
+
+
+def example() -> dict[str, object]:
+    return statement(
+        outputs=[Resource("documents", "d" * 64)],
+        dependencies=[Resource("sources", "5" * 64, uri="s3://bucket/x", annotations={"licence": "PSF-2.0"})],
+        parameters={"component": "ingest", "section": {"seed": 1}},
+        internal={"stageKey": "k" * 64},
+        run={"startedOn": "2026-01-01T00:00:00+00:00"},
+        builder={"id": "urn:cairn:runner"},
+    )
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_first_use_makes_a_key_that_only_its_owner_can_read(own_home: Path) -> None:
+    first = key_id(signing_key().public_key())
+    assert stat.S_IMODE((own_home / "signing-key.pem").stat().st_mode) == 0o600
+    assert key_id(signing_key().public_key()) == first
+    assert sorted(path.name for path in own_home.iterdir()) == ["signing-key.pem", "signing-key.pub.pem"]
+
+
+def test_a_signed_statement_comes_back_with_its_inputs_and_outputs() -> None:
+    verified = verify(sign(example(), signing_key()), trusted_keys())
+    assert verified.outputs == {"documents": "d" * 64}
+    assert verified.inputs == {"sources": "5" * 64}
+
+
+def test_the_envelope_can_be_checked_without_cairn() -> None:
+    envelope = json.loads(sign(example(), signing_key()))
+    payload = base64.b64decode(envelope["payload"])
+    kind = envelope["payloadType"].encode()
+    signed = b"DSSEv1 " + str(len(kind)).encode() + b" " + kind + b" " + str(len(payload)).encode() + b" " + payload
+    public = signing_key().public_key()
+    public.verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed, ec.ECDSA(hashes.SHA256()))
+    assert json.loads(payload)["predicateType"] == "https://slsa.dev/provenance/v1"
+
+
+def test_every_changed_byte_of_the_payload_is_noticed() -> None:
+    envelope = json.loads(sign(example(), signing_key()))
+    payload = bytearray(base64.b64decode(envelope["payload"]))
+    for position in range(0, len(payload), 7):
+        payload[position] ^= 1
+        envelope["payload"] = base64.b64encode(bytes(payload)).decode()
+        with pytest.raises(AttestationError, match="was changed"):
+            verify(json.dumps(envelope).encode(), trusted_keys())
+        payload[position] ^= 1
+
+
+def test_a_stranger_is_not_believed_until_their_key_is_trusted(own_home: Path) -> None:
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    envelope = sign(example(), stranger)
+    with pytest.raises(AttestationError, match="no trusted key"):
+        verify(envelope, trusted_keys())
+    (own_home / "trusted").mkdir(parents=True, exist_ok=True)
+    pem = stranger.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    (own_home / "trusted" / "stranger.pem").write_bytes(pem)
+    assert verify(envelope, trusted_keys()).key_id == key_id(stranger.public_key())
+
+
+def test_a_signature_under_a_borrowed_key_name_is_not_believed() -> None:
+    forged = json.loads(sign(example(), ec.generate_private_key(ec.SECP256R1())))
+    forged["signatures"][0]["keyid"] = key_id(signing_key().public_key())
+    with pytest.raises(AttestationError, match="was changed"):
+        verify(json.dumps(forged).encode(), trusted_keys())
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{}", b"[1]", b'{"payload": "%%%", "payloadType": "x", "signatures": []}'])
+def test_what_is_no_envelope_is_said_to_be_none(garbage: bytes) -> None:
+    with pytest.raises(AttestationError, match="not a DSSE envelope"):
+        verify(garbage, trusted_keys())
+
+
+def test_a_file_that_is_no_key_is_named(own_home: Path) -> None:
+    own_home.mkdir()
+    (own_home / "signing-key.pem").write_text("not a key")
+    with pytest.raises(AttestationError, match=r"signing-key\.pem: not a private key"):
+        signing_key()
+
+
+def test_an_attestation_is_found_by_stage_key_and_by_what_was_made(store: Store) -> None:
+    envelope = sign(example(), signing_key())
+    identifier = publish(store, envelope, ["d" * 64, "e" * 64], "k" * 64)
+    assert list(made_under(store, "k" * 64)) == [(identifier, envelope)]
+    assert list(made(store, "d" * 64)) == list(made(store, "e" * 64)) == [(identifier, envelope)]
+    assert list(made(store, "f" * 64)) == []
+    shutil.rmtree(Path(store.url, "attestations"))
+    assert list(made_under(store, "k" * 64)) == []

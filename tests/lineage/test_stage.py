@@ -1,0 +1,227 @@
+"""The runner of stages: what runs, what is skipped, and what a kill leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cairn.errors import SourceError, StageError
+from cairn.lineage import attestation
+from cairn.lineage.artifact import digest_of
+from cairn.lineage.stage import Component, Outcome, Task, run_stage
+from cairn.lineage.store import Store
+from cairn.recipe import Section
+from cairn.resources import Resources
+
+COMPONENT = Component(
+    name="shout",
+    version="1.0.0",
+    stability="beta",
+    description="Writes its input in capitals, several times.",
+    inputs=("words",),
+    outputs=("loud", "count"),
+    packages=("python",),
+)
+
+
+class Shout(Section):
+    times: int = 1
+
+
+def shout(section: Shout, task: Task) -> None:
+    text = task.inputs["words"].read_text()
+    (task.outputs["loud"] / "text").write_text(text.upper() * section.times)
+    (task.outputs["count"] / "count.json").write_text(json.dumps(len(text) * section.times))
+    task.facts["seed"] = 7
+
+
+def never(section: Shout, task: Task) -> None:
+    raise AssertionError("the work ran although the outputs are up to date")
+
+
+class Project:
+    """A project folder in which the stage is run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(str(root / "store"))
+        (root / "words").write_text("hello ")
+
+    def run(
+        self, work: Callable[[Shout, Task], None] = shout, times: int = 1, component: Component = COMPONENT
+    ) -> Outcome:
+        return run_stage(
+            component,
+            Shout(times=times),
+            work,
+            inputs={"words": self.root / "words"},
+            outputs={name: self.root / "artifacts" / name for name in component.outputs},
+            store=self.store,
+            resources=Resources(workers=1, processes=1, threads=1),
+            home=self.root / ".cairn",
+        )
+
+    def loud(self) -> str:
+        return (self.root / "artifacts" / "loud" / "text").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_a_stage_runs_once_and_is_then_up_to_date(project: Project) -> None:
+    assert project.run() is Outcome.RAN
+    assert project.loud() == "HELLO "
+    assert project.run(never) is Outcome.UP_TO_DATE
+    assert list((project.root / ".cairn" / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["input", "section", "version"])
+def test_a_changed_input_section_or_version_runs_it_again(project: Project, change: str) -> None:
+    project.run()
+    ran = []
+    if change == "input":
+        (project.root / "words").write_text("bye ")
+    component = COMPONENT.model_copy(update={"version": "1.0.1"}) if change == "version" else COMPONENT
+
+    def work(section: Shout, task: Task) -> None:
+        ran.append(change)
+        shout(section, task)
+
+    assert project.run(work, times=2 if change == "section" else 1, component=component) is Outcome.RAN
+    assert ran == [change]
+
+
+def test_an_output_that_was_edited_is_made_again(project: Project) -> None:
+    project.run()
+    (project.root / "artifacts" / "loud" / "text").write_text("quiet")
+    assert project.run() is Outcome.RAN
+    assert project.loud() == "HELLO "
+
+
+def test_outputs_of_an_earlier_recipe_come_back_from_the_store(project: Project) -> None:
+    project.run()
+    for name in COMPONENT.outputs:
+        project.store.put(project.root / "artifacts" / name)
+    project.run(times=3)
+    assert project.loud() == "HELLO " * 3
+    assert project.run(never) is Outcome.RESTORED
+    assert project.loud() == "HELLO "
+
+
+def test_an_attestation_by_a_stranger_does_not_skip_the_work(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "stranger"))
+    project.run()
+    monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "me"))
+    assert project.run() is Outcome.RAN
+    assert "signed by no trusted key" in capsys.readouterr().err
+
+
+def test_an_attestation_moved_under_another_key_does_not_skip_the_work(project: Project) -> None:
+    project.run()
+    stages = Path(project.store.url, "stages")
+    (first,) = stages.iterdir()
+    other = COMPONENT.key(Shout(times=2), {"words": digest_of(project.root / "words") or ""})
+    os.rename(first, stages / other)
+    assert project.run(times=2) is Outcome.RAN
+    assert project.loud() == "HELLO " * 2
+
+
+def test_what_failed_leaves_nothing_under_artifacts_and_keeps_its_scratch(project: Project) -> None:
+    def fail(section: Shout, task: Task) -> None:
+        (task.outputs["loud"] / "text").write_text("half")
+        (task.work / "unit-1").write_text("done")
+        raise SourceError("words:3: not a word")
+
+    def resume(section: Shout, task: Task) -> None:
+        assert (task.work / "unit-1").read_text() == "done"
+        assert list(task.outputs["loud"].iterdir()) == []
+        shout(section, task)
+
+    with pytest.raises(SourceError):
+        project.run(fail)
+    assert not (project.root / "artifacts").exists()
+    assert project.run(resume) is Outcome.RAN
+
+
+def test_a_missing_input_is_named(project: Project) -> None:
+    (project.root / "words").unlink()
+    with pytest.raises(StageError, match="words: the input words is missing"):
+        project.run()
+
+
+def test_the_attestation_says_what_went_in_and_what_came_out(project: Project) -> None:
+    project.run()
+    digest = digest_of(project.root / "artifacts" / "loud")
+    assert digest
+    ((_, envelope),) = attestation.made(project.store, digest)
+    verified = attestation.verify(envelope, attestation.trusted_keys())
+    assert verified.outputs == {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
+    assert verified.inputs["words"] == digest_of(project.root / "words")
+    assert {"cairn", "requirements.lock", "requirements.torch-cpu.lock"} <= set(verified.inputs)
+    definition = verified.statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"] == {"component": "shout", "version": "1.0.0", "section": {"times": 1}}
+    assert definition["internalParameters"]["facts"] == {"seed": 7}
+    assert definition["internalParameters"]["environment"]["packages"]["torch"].startswith("2.13.0")
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import cairn.lineage.stage as stage
+from test_stage import Project, shout
+moment = sys.argv[2]
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+def work(section, task):
+    shout(section, task)
+    if moment == "in the work":
+        die()
+if moment == "before the attestation":
+    stage.record = die
+if moment == "between two outputs":
+    move = stage.move_into_place
+    def move_one(*places):
+        move(*places)
+        die()
+    stage.move_into_place = move_one
+Project(Path(sys.argv[1])).run(work, times=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["in the work", "before the attestation", "between two outputs"])
+def test_a_kill_at_any_moment_leaves_whole_outputs_and_the_next_run_finishes(project: Project, moment: str) -> None:
+    project.run(times=5)
+    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
+    killed = subprocess.run([sys.executable, "-c", child, str(project.root), moment, "2"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert project.loud() in ("HELLO " * 5, "HELLO " * 2)
+    outcome = project.run(never if moment == "between two outputs" else shout, times=2)
+    assert outcome is (Outcome.RESTORED if moment == "between two outputs" else Outcome.RAN)
+    assert project.loud() == "HELLO " * 2
+    assert (project.root / "artifacts" / "count" / "count.json").read_text() == "12"
+    assert project.run(never, times=2) is Outcome.UP_TO_DATE
+
+
+def test_two_runs_of_one_stage_do_not_work_at_once(project: Project) -> None:
+    def nested(section: Shout, task: Task) -> None:
+        with pytest.raises(StageError, match=f"process {os.getpid()} is running this stage"):
+            project.run()
+        shout(section, task)
+
+    assert project.run(nested) is Outcome.RAN
+
+
+def test_an_output_left_empty_is_a_defect(project: Project) -> None:
+    with pytest.raises(RuntimeError, match="left its output loud empty"):
+        project.run(lambda section, task: None)
