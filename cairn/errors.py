@@ -49,15 +49,15 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def guard(door: Callable[[], int]) -> int:
+def guard(door: Callable[[], int | None]) -> int:
     """Run a door; print what a person can put right as one line and return the exit code.
 
-    Returns the door's own code, 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM. SIGTERM is turned
+    Returns the door's own code (None is 0), 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM. SIGTERM is turned
     into `SystemExit` so that `finally` blocks run.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
-        return door()
+        return door() or 0
     except CairnError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT

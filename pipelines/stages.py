@@ -82,6 +82,15 @@ def dvc_yaml() -> str:
     return "# Written by `cairn dag --write` from pipelines/stages.py. Do not edit.\n" + text.getvalue()
 
 
+def mermaid() -> str:
+    """The DAG as a Mermaid flow chart: stages are boxes, artifacts are rounded."""
+    lines = ["flowchart LR"]
+    for stage in stages():
+        lines += [f"    {artifact}([{artifact}]) --> {stage.name}" for artifact in stage.inputs]
+        lines += [f"    {stage.name} --> {artifact}([{artifact}])" for artifact in stage.outputs]
+    return "\n".join(lines) + "\n"
+
+
 def _dvc_stage(stage: Stage) -> dict[str, Any]:
     # `persist`: DVC would remove an output before it runs the stage, and a checkpoint that a killed run had just moved
     # into place would be lost. The runner replaces outputs whole.

@@ -1,4 +1,4 @@
-"""`cairn dag`: the DAG as dvc.yaml."""
+"""`cairn dag`: the DAG as dvc.yaml, or as a drawing."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,14 @@ from cairn.lineage.artifact import written_aside
 
 def dag(
     write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml instead of printing it.")] = False,
+    draw: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flow chart instead.")] = False,
 ) -> None:
     """Print dvc.yaml as it follows from pipelines/stages.py."""
-    from pipelines.stages import dvc_yaml
+    from pipelines.stages import dvc_yaml, mermaid
 
+    if draw:
+        print(mermaid(), end="")
+        return
     text = dvc_yaml()
     if not write:
         print(text, end="")

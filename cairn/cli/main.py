@@ -3,7 +3,6 @@
 import sys
 from typing import NoReturn
 
-import click
 import typer
 
 from cairn.cli import dag, run
@@ -19,18 +18,6 @@ app.command("snapshot")(run.snapshot)
 app.command("dag")(dag.dag)
 
 
-def enter() -> int:
-    """Run the command line; the exit code."""
-    try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    return code if isinstance(code, int) else 0
-
-
 def main() -> NoReturn:
-    """The console script."""
-    sys.exit(guard(enter))
+    """The console script. Unknown verbs and options are typer's to report; everything else is `guard`'s."""
+    sys.exit(guard(app))

@@ -17,7 +17,7 @@ def run(
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and print the commands only.")] = False,
-) -> int:
+) -> None:
     """Run every stage that is not up to date, in order."""
     import cairn.recipe
     from components.recipe import Recipe
@@ -30,22 +30,21 @@ def run(
         command = [sys.executable, *stage.command(overrides or ())]
         if dry_run:
             print(shlex.join(["python", *command[1:]]))
-        elif code := _door(command):
-            return code
+        else:
+            _door(command)
         if stage.name == until:
             break
-    return 0
 
 
-def snapshot(overrides: Overrides = None) -> int:
+def snapshot(overrides: Overrides = None) -> None:
     """Look at the sources again and write sources.lock.json."""
     from pipelines.stages import stages
 
-    return _door([sys.executable, *stages()[0].command(overrides or ()), "--refresh"])
+    _door([sys.executable, *stages()[0].command(overrides or ()), "--refresh"])
 
 
-def _door(command: list[str]) -> int:
-    """Run a stage in a process of its own, so that no stage pays for another's memory; its exit code.
+def _door(command: list[str]) -> None:
+    """Run a stage in a process of its own, so that no stage pays for another's memory. Ends with its code if it fails.
 
     Ctrl-C reaches the stage by itself, which ends in its own time; SIGTERM is passed on.
     """
@@ -60,5 +59,6 @@ def _door(command: list[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, terminate)
-    # A stage killed by a signal is reported as a shell would.
-    return code if code >= 0 else 128 - code
+    if code:
+        # A stage killed by a signal is reported as a shell would.
+        raise typer.Exit(code if code > 0 else 128 - code)

@@ -1,0 +1,205 @@
+"""The whole DAG as a user runs it: through dvc and without, twice, with a changed parameter, in another clone."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cairn.lineage import attestation
+from cairn.lineage.store import Store
+from pipelines.stages import NAMES
+from tests.pipelines.project import ARTIFACTS, Project
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after `dvc repro`."""
+    project = Project.create(tmp_path_factory.mktemp("built") / "project")
+    printed = project.run("dvc", "repro")
+    assert project.ran(printed) == [name for name in NAMES if name != "snapshot"]
+    project.commit("What made the model")
+    return project
+
+
+@pytest.fixture
+def copy(built: Project, tmp_path: Path) -> Project:
+    """A copy of the built project that a test may change."""
+    shutil.copytree(built.root, tmp_path / "copy", symlinks=True)
+    return Project(tmp_path / "copy")
+
+
+def test_the_model_loads_and_continues_text(built: Project) -> None:
+    program = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model = AutoModelForCausalLM.from_pretrained('artifacts/model')\n"
+        "tokenizer = AutoTokenizer.from_pretrained('artifacts/model')\n"
+        "ids = tokenizer('The stone', return_tensors='pt').input_ids\n"
+        "print('said', tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0]))\n"
+    )
+    assert "said The stone" in built.run("python", "-c", program)
+
+
+def test_every_artifact_has_a_signed_statement_of_what_made_it(built: Project) -> None:
+    store = Store(str(built.root / ".cairn" / "store"))
+    digests = built.digests()
+    inputs = {}
+    for name in ARTIFACTS:
+        digest = digests[name]
+        assert digest
+        envelopes = [envelope for _, envelope in attestation.made(store, digest)]
+        assert len(envelopes) == 1, name
+        inputs[name] = attestation.verify(envelopes[0], attestation.trusted_keys()).inputs
+    assert inputs["scores"]["model"] == digests["model"]
+    assert inputs["model"]["checkpoint"] == digests["checkpoint"]
+    assert inputs["checkpoint"]["tokens"] == digests["tokens"]
+    assert inputs["tokens"]["documents"] == digests["documents"]
+    sources = inputs["documents"]["sources"]
+    (lock,) = [envelope for _, envelope in attestation.made(store, sources)]
+    objects = attestation.verify(lock, attestation.trusted_keys()).inputs
+    assert sum(name.endswith(".txt") for name in objects) == 120
+
+
+def test_a_second_repro_runs_nothing(built: Project) -> None:
+    printed = built.run("dvc", "repro")
+    assert "Data and pipelines are up to date." in printed
+    assert "Running stage" not in printed
+    assert built.git("status", "--porcelain") == ""
+
+
+def test_without_dvc_and_with_two_workers_elsewhere_the_digests_are_the_same(built: Project, tmp_path: Path) -> None:
+    elsewhere = Project.create(tmp_path / "another" / "place")
+    elsewhere.run("cairn", "run", CAIRN_WORKERS="2")
+    assert elsewhere.digests() == built.digests()
+    lock = (elsewhere.root / "sources.lock.json").read_bytes()
+    assert lock == (built.root / "sources.lock.json").read_bytes()
+    printed = elsewhere.run("cairn", "run")
+    assert elsewhere.ran(printed) == []
+    assert printed.count("up to date") == len(NAMES)
+
+
+def test_a_changed_training_parameter_runs_training_and_what_follows_and_back_again_nothing(copy: Project) -> None:
+    before = copy.digests()
+    recipe = copy.recipe()
+    recipe["pretrain"]["steps"] = 14
+    copy.write_recipe(recipe)
+    assert copy.ran(copy.run("dvc", "repro")) == ["pretrain", "export", "evaluate"]
+    changed = copy.digests()
+    assert {name for name in ARTIFACTS if changed[name] != before[name]} == {
+        "checkpoint",
+        "optimizer",
+        "model",
+        "scores",
+    }
+    recipe["pretrain"]["steps"] = 12
+    copy.write_recipe(recipe)
+    assert copy.ran(copy.run("dvc", "repro")) == []
+    assert copy.digests() == before
+
+
+def test_what_was_pushed_is_pulled_in_a_clone_and_is_up_to_date_there(built: Project, tmp_path: Path) -> None:
+    built.run("dvc", "push")
+    clone = Project(tmp_path / "clone")
+    built.git("clone", "-q", str(built.root), str(clone.root))
+    clone.run("dvc", "remote", "modify", "--local", "store", "url", str(built.root / ".cairn" / "store"))
+    clone.run("dvc", "pull")
+    assert clone.digests() == built.digests()
+    assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
+    printed = clone.run("cairn", "run")
+    assert clone.ran(printed) == []
+
+
+def test_a_slip_in_a_later_section_is_told_before_anything_runs(copy: Project) -> None:
+    recipe = copy.recipe()
+    recipe["ingest"]["split"]["seed"] = 9
+    recipe["evaluate"]["stryde"] = 3
+    copy.write_recipe(recipe)
+    printed = copy.run("cairn", "run", code=2)
+    assert "evaluate.stryde: unknown key; did you mean 'stride'?" in printed
+    assert copy.ran(printed) == []
+    assert "Traceback" not in printed
+    printed = copy.run("dvc", "repro", code=1)
+    assert "evaluate.stryde: unknown key; did you mean 'stride'?" in printed
+    assert copy.ran(printed) == []
+
+
+def test_the_full_dry_run_prints_the_commands_of_dvc_yaml(copy: Project) -> None:
+    printed = copy.run("cairn", "run", "--dry-run")
+    commands = [line.split(": ", 1)[1] for line in (copy.root / "dvc.yaml").read_text().splitlines() if "cmd: " in line]
+    assert printed.splitlines() == commands
+    assert "no such stage" in copy.run("cairn", "run", "--until", "pretrane", code=2)
+
+
+@pytest.mark.parametrize("stage", [name for name in NAMES if name != "snapshot"])
+@pytest.mark.parametrize(
+    ("door", "sent"), [("dvc repro", signal.SIGKILL), ("dvc repro", signal.SIGINT), ("cairn run", signal.SIGINT)]
+)
+@pytest.mark.slow
+def test_a_stage_that_was_killed_finishes_with_the_same_bytes(
+    built: Project, tmp_path: Path, stage: str, door: str, sent: signal.Signals
+) -> None:
+    kill_and_go_on(built, tmp_path, stage, door, sent)
+
+
+def test_training_that_was_killed_under_dvc_finishes_with_the_same_bytes(built: Project, tmp_path: Path) -> None:
+    kill_and_go_on(built, tmp_path, "pretrain", "dvc repro", signal.SIGKILL)
+
+
+def test_ctrl_c_in_training_ends_with_130_and_goes_on_to_the_same_bytes(built: Project, tmp_path: Path) -> None:
+    kill_and_go_on(built, tmp_path, "pretrain", "cairn run", signal.SIGINT)
+
+
+def kill_and_go_on(built: Project, tmp_path: Path, stage: str, door: str, sent: signal.Signals) -> None:
+    """Signal the whole process group while `stage` works, look at what is left, run again, compare."""
+    project = Project.create(tmp_path / "project")
+    shutil.copytree(built.root / "artifacts", project.root / "artifacts")
+    shutil.copytree(built.root / ".cairn" / "store", project.root / ".cairn" / "store")
+    for name in ("dvc.lock", "sources.lock.json"):
+        shutil.copy(built.root / name, project.root / name)
+    store = Store(str(project.root / ".cairn" / "store"))
+    shutil.rmtree(Path(store.url, "stages"))
+    for component in NAMES[NAMES.index(stage) :]:
+        for output in ARTIFACTS if component == stage else ():
+            if output in outputs_of(stage):
+                shutil.rmtree(project.root / "artifacts" / output)
+    process = project.start(*door.split())
+    printed = ""
+    assert process.stdout
+    for line in process.stdout:
+        printed += line
+        if f"{stage}: running" in line:
+            break
+    time.sleep(3.0 if stage == "pretrain" else 0.3)
+    killpg(process, sent)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, printed + rest
+    if door == "cairn run":
+        assert process.returncode == 130
+        assert "Traceback" not in rest, rest
+    for output in outputs_of(stage):
+        assert not (project.root / "artifacts" / output).exists()
+    project.run(*door.split())
+    assert project.digests() == built.digests()
+
+
+def outputs_of(stage: str) -> set[str]:
+    """The artifacts that a stage makes."""
+    from pipelines.stages import stages
+
+    return {name for one in stages() if one.name == stage for name in one.outputs}
+
+
+def killpg(process: "subprocess.Popen[str]", sent: signal.Signals) -> None:
+    """Send a signal to every process of the door's group, as Ctrl-C in a terminal does."""
+    import os
+
+    os.killpg(process.pid, sent)
+
+
+def test_the_scores_are_what_dvc_shows(built: Project) -> None:
+    shown = json.loads(built.run("dvc", "metrics", "show", "--json"))
+    scores = json.loads((built.root / "artifacts" / "scores" / "scores.json").read_text())
+    assert next(iter(shown[""]["data"].values()))["data"] == scores

@@ -1,0 +1,65 @@
+"""What a door tells the user, and with which exit code it ends."""
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from cairn.errors import SourceError, guard
+
+
+@pytest.fixture(autouse=True)
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_what_a_person_can_put_right_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def door() -> int:
+        raise SourceError("notes.txt:3: is not\n  UTF-8")
+
+    assert guard(door) == 2
+    assert capsys.readouterr().err == "error: notes.txt:3: is not UTF-8\n"
+
+
+def test_a_full_disk_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def door() -> int:
+        with open("/dev/full", "w") as full:
+            full.write("x" * 100_000)
+        return 0
+
+    assert guard(door) == 2
+    told = capsys.readouterr().err
+    assert "No space left on device: free some disk and run again" in told
+    assert told.count("\n") == 1
+
+
+def test_ctrl_c_is_130_and_termination_143(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    def terminated() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    assert guard(interrupted) == 130
+    assert "run again to go on" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        guard(terminated)
+    assert ended.value.code == 143
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    def broken() -> int:
+        raise ZeroDivisionError
+
+    def forbidden() -> int:
+        raise OSError(errno.EIO, "broken disk")
+
+    with pytest.raises(ZeroDivisionError):
+        guard(broken)
+    with pytest.raises(OSError, match="broken disk"):
+        guard(forbidden)
