@@ -52,8 +52,8 @@ def one_line(text: object) -> str:
 def guard(door: Callable[[], int | None]) -> int:
     """Run a door; print what a person can put right as one line and return the exit code.
 
-    Returns the door's own code (None is 0), 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM. SIGTERM is turned
-    into `SystemExit` so that `finally` blocks run.
+    Returns the door's own code (None is 0), 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM.
+    SIGTERM is turned into `SystemExit` so that `finally` blocks run.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:

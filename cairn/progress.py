@@ -19,6 +19,8 @@ class Progress:
     done: float = 0
     note: str = ""
     """A few words shown after the count, such as the current loss."""
+    before: float = 0
+    """What was done before this run."""
     _started: float = field(default_factory=time.monotonic)
     _next_line: float = 0
 
@@ -37,7 +39,7 @@ class Progress:
     def line(self, now: float) -> str:
         """`label: done/total unit, rate, time left`."""
         elapsed = now - self._started
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self.before) / elapsed if elapsed > 0 else 0.0
         left = f", {duration((self.total - self.done) / rate)} left" if rate and self.total > self.done else ""
         note = f", {self.note}" if self.note else ""
         return f"{self.label}: {_count(self.done)}/{_count(self.total)} {self.unit}, {_count(rate)}/s{left}{note}"
@@ -60,16 +62,27 @@ class _Bar(Progress):
             )
 
 
+class _Silent(Progress):
+    """A `Progress` that counts and shows nothing."""
+
+    def _draw(self) -> None:
+        pass
+
+
 @contextmanager
-def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Progress]:
-    """Show progress of the work in the block. `done` is what an earlier, interrupted run had finished."""
-    terminal = sys.stderr.isatty()
-    shown = (_Bar if terminal else Progress)(label, total, unit)
-    shown._started = time.monotonic()
-    if done:
-        shown.done = done
+def progress(label: str, total: float, unit: str, done: float = 0, shown: bool = True) -> Iterator[Progress]:
+    """Show progress of the work in the block.
+
+    Args:
+        done: what an earlier, interrupted run had finished; it does not count for the rate.
+        shown: False where another process shows it.
+    """
+    terminal = shown and sys.stderr.isatty()
+    kind = _Bar if terminal else Progress if shown else _Silent
+    counter = kind(label, total, unit, done)
+    counter.before = done
     try:
-        yield shown
+        yield counter
     finally:
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

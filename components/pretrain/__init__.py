@@ -1,0 +1,1 @@
+"""Train a base model on token shards."""

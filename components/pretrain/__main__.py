@@ -1,0 +1,25 @@
+"""The command-line door."""
+
+from cairn.lineage.stage import Task
+from components.door import door
+from components.pretrain.recipe import Pretrain
+
+
+def work(section: Pretrain, task: Task) -> None:
+    """Launch the trainer and wait for it."""
+    from components.pretrain.launch import pretrain
+
+    pretrain(
+        section,
+        tokens=task.inputs["tokens"],
+        checkpoint=task.outputs["checkpoint"],
+        optimizer=task.outputs["optimizer"],
+        work=task.work,
+        resources=task.resources,
+        name=task.key[:12],
+        facts=task.facts,
+    )
+
+
+if __name__ == "__main__":
+    door(__package__ or "", Pretrain, work)

@@ -1,0 +1,187 @@
+"""Launch the trainer with TorchX and wait for it.
+
+On one machine: the `local_cwd` scheduler and the `dist.torchrun` component. The launcher holds a lease on the work
+folder for as long as it lives; when it lets go, asked to or not, the trainer writes a checkpoint and ends. So nothing
+trains on unowned, and Ctrl-C never cuts a checkpoint short.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cairn.errors import StageError
+from cairn.lineage.artifact import remove
+from cairn.resources import Resources
+from trainer import lease
+from trainer.data import Tokens, check
+from trainer.recipe import Training
+
+ORPHAN_PATIENCE = 120.0  # seconds that a trainer whose launcher was killed may take to write its checkpoint
+# glibc gives freed memory back to the system and faults it in again for every large tensor: a quarter of a step.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
+
+def pretrain(
+    section: Training,
+    *,
+    tokens: Path,
+    checkpoint: Path,
+    optimizer: Path,
+    work: Path,
+    resources: Resources,
+    name: str,
+    facts: dict[str, Any],
+) -> None:
+    """Train, resuming from what an earlier run left in `work`.
+
+    Args:
+        checkpoint, optimizer: folders for the finished artifacts.
+        name: what the job and its W&B run are called.
+        facts: takes seeds, world size, speed and where it was resumed.
+
+    Raises:
+        StageError: the run cannot work as asked, or the trainer failed; the text is the trainer's own.
+        ArtifactError: the tokens are damaged.
+        KeyboardInterrupt: asked to stop; a checkpoint was written.
+    """
+    opened = Tokens.open(tokens)
+    check(section, opened, resources.processes)
+    held = lease.wait(work / "lease", 0.0)
+    if held is None:
+        raise StageError(f"{work}: another launcher holds the lease on this run")
+    with held:
+        orphan_gone = lease.hold(work / "writer")
+        if orphan_gone is None:
+            print("pretrain: waiting for the trainer of a killed run to finish its checkpoint", file=sys.stderr)
+            # It looks for its launcher's lease; ours would tell it to go on.
+            held.close()
+            orphan_gone = lease.wait(work / "writer", ORPHAN_PATIENCE)
+            if orphan_gone is None:
+                raise StageError(f"{work}: a trainer of an earlier run is still alive there: stop it and run again")
+            taken = lease.hold(work / "lease")
+            if taken is None:
+                raise StageError(f"{work}: another launcher took the lease on this run")
+            held = taken
+        orphan_gone.close()
+        request = {
+            "training": section.model_dump(mode="json"),
+            "tokens": str(tokens),
+            "work": str(work),
+            "checkpoint": str(checkpoint),
+            "optimizer": str(optimizer),
+            "threads": resources.threads,
+            "name": name,
+        }
+        (work / "run.json").write_text(json.dumps(request))
+        remove(work / "status.json")
+        interrupted = _run_job(work, resources, name, held.close)
+        held.close()
+    status = _status(work)
+    if status["outcome"] == "failed":
+        raise StageError(f"pretrain: {status['message']}")
+    if status["outcome"] != "done":
+        if interrupted:
+            print(f"pretrain: stopped at step {status['step']}, checkpoint written", file=sys.stderr)
+            raise interrupted
+        raise StageError(f"pretrain: was stopped at step {status['step']}: run again to go on from there")
+    facts.update({key: value for key, value in status.items() if key != "outcome"})
+    facts.update(
+        seed=section.seed,
+        mode=section.mode,
+        precision=section.precision,
+        world_size=resources.processes,
+        threads=resources.threads,
+        parameters=section.model.parameters(opened.vocab_size),
+        tokens_seen=section.steps * section.batch * section.model.context,
+    )
+
+
+def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], None]) -> BaseException | None:
+    """Run the job to its end, passing on what it prints; what interrupted it, if anything did.
+
+    Args:
+        let_go: gives up the lease, which asks the trainer to write a checkpoint and end.
+    """
+    from torchx.components.dist import torchrun
+    from torchx.runner import get_runner
+
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "OMP_NUM_THREADS": str(resources.threads),
+        # torch 2.13 restarts fail one time in three while the store of a dead attempt is shared.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        **{key: value for key, value in MALLOC.items() if key not in os.environ},
+    }
+    app = torchrun(
+        str(work / "run.json"), m="trainer", name=f"/cairn-{name}", j=f"1x{resources.processes}", env=environment
+    )
+    interrupted: BaseException | None = None
+    with _own_signals(), get_runner() as runner:
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        options = {"log_dir": str((work / "logs").resolve()), "auto_set_cuda_visible_devices": False}
+        handle = runner.run(app, "local_cwd", cfg=options)
+        for number in before:
+            signal.signal(number, _raise)
+        while True:
+            try:
+                for line in runner.log_lines(handle, app.roles[0].name, should_tail=True):
+                    _show(line)
+                runner.wait(handle, wait_interval=0.1)
+                return interrupted
+            except (KeyboardInterrupt, SystemExit) as stop:
+                if interrupted is not None:
+                    runner.cancel(handle)
+                    raise
+                interrupted = stop
+                print("\npretrain: stopping at the next step (again: stop at once)", file=sys.stderr, flush=True)
+                let_go()
+
+
+def _raise(number: int, _: object) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """TorchX's local scheduler replaces the handlers of this process; put them back when it is done."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show(line: str) -> None:
+    """Pass on what the first process says, without torchrun's prefix; what torchrun itself says is in the logs."""
+    rank, separator, text = line.partition("]:")
+    if separator and rank.removeprefix("[").removeprefix("default") == "0":
+        print(text.rstrip(), file=sys.stderr, flush=True)
+
+
+def _status(work: Path) -> dict[str, Any]:
+    try:
+        status: dict[str, Any] = json.loads((work / "status.json").read_bytes())
+        return status
+    except FileNotFoundError:
+        logs = sorted((work / "logs").rglob("stderr.log"), key=lambda path: path.stat().st_mtime)
+        said = _last_error(logs[-1]) if logs else "it printed nothing"
+        raise StageError(
+            f"pretrain: the trainer ended without a word ({said}); its logs are in {work / 'logs'}"
+        ) from None
+
+
+def _last_error(log: Path) -> str:
+    """The last line of a traceback in a log, or its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    named = [line.partition("]:")[2] or line for line in lines if "Error" in line or "error" in line]
+    return (named or lines or ["it printed nothing"])[-1][:300]

@@ -1,0 +1,118 @@
+"""Checkpoints: work in progress while training runs, and the artifacts it ends with.
+
+In progress: one folder per step in the work folder, complete when its manifest is there, with the sha256 of the
+tensors. Finished: safetensors in a canonical order and in files of fixed size, whatever the number of processes was.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cairn.errors import ArtifactError
+from cairn.lineage.artifact import readable, written_aside
+
+FORMAT = "cairn-checkpoint-v1"
+FILE_BYTES = 1 << 30
+KEPT = 2  # checkpoints in progress; the older is there in case the newer is damaged
+
+
+# In progress
+
+
+def save_progress(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Keep the state after `step` steps, and drop all but the last few earlier ones."""
+    target = folder / f"{step:08d}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    write_tensors(target / "state.safetensors", tensors)
+    digest = _sha256(target / "state.safetensors")
+    with written_aside(target / "manifest.json") as aside:
+        aside.write_bytes(readable({"step": step, "sha256": digest, **facts}))
+    for old in sorted(folder.iterdir())[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_progress(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Manifest and tensors of the newest sound checkpoint, or None. A damaged one is named and passed over."""
+    for path in sorted(folder.glob("*"), reverse=True):
+        try:
+            manifest = json.loads((path / "manifest.json").read_bytes())
+            if _sha256(path / "state.safetensors") != manifest["sha256"]:
+                raise ValueError("its bytes are not those that were saved")
+            return manifest, load_file(path / "state.safetensors")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            print(f"pretrain: checkpoint {path.name} is passed over: {error}", file=sys.stderr, flush=True)
+    return None
+
+
+# Finished
+
+
+def save_weights(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors in the order of their names into `stem-00001-of-0000N.safetensors`, a new file when one is full."""
+    files: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous()
+        if files[-1] and size + tensor.nbytes > FILE_BYTES:
+            files.append({})
+            size = 0
+        files[-1][name] = tensor
+        size += tensor.nbytes
+    for index, file in enumerate(files, 1):
+        write_tensors(folder / f"{stem}-{index:05d}-of-{len(files):05d}.safetensors", file)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Manifest and fp32 weights of a checkpoint artifact.
+
+    Raises ArtifactError when it is incomplete, damaged or of another format.
+    """
+    path = folder / "checkpoint.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["format"] != FORMAT:
+            raise ArtifactError(f"{path}: is of format {manifest['format']!r}; this version reads {FORMAT}")
+        files = sorted(folder.glob("model-*.safetensors"))
+        if not files or not files[0].name.endswith(f"-of-{len(files):05d}.safetensors"):
+            raise ArtifactError(f"{folder}: files of the checkpoint are missing")
+        weights: dict[str, Tensor] = {}
+        for file in files:
+            with safe_open(file, "pt") as opened:
+                weights |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return manifest, weights
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file: run the pretrain stage first") from None
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: is not a sound checkpoint: {error}") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file that others can read too. Raises OSError (disk full) where safetensors hides it."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if "os error 28" in str(error) or "StorageFull" in str(error) or "No space" in str(error):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
+        raise
+    path.chmod(0o644)  # safetensors 0.8 writes 0600, which the next step's user could not read
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The trained values of a model, by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

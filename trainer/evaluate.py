@@ -1,0 +1,70 @@
+"""Bits per byte on the development split while training runs. A guide for tuning; what is reported is scored elsewhere,
+from the exported files and on the held-out split."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from trainer.data import Ids, Split
+from trainer.model import Transformer
+
+
+@dataclass(frozen=True)
+class Development:
+    """A fixed sample of development documents, by domain."""
+
+    documents: dict[str, list[Ids]]
+    """Token ids of each document, from the end-of-text token before it to its last token."""
+    bytes: dict[str, int]
+
+    @classmethod
+    def sample(cls, root: Path, split: Split, shards: list[str], end_of_text: int, tokens: int) -> "Development":
+        """Take documents from all over each domain until it has about `tokens` tokens."""
+        columns = ["domain", "length", "bytes"]
+        tables = [pq.read_table(root / f"{shard}.parquet", columns=columns) for shard in shards]
+        domains = np.array([domain for table in tables for domain in table["domain"].to_pylist()])
+        sizes = np.concatenate([table["bytes"].to_numpy() for table in tables]) if tables else np.empty(0, np.int64)
+        ends = split.document_ends
+        starts = np.concatenate(([0], ends[:-1]))
+        documents: dict[str, list[Ids]] = {}
+        counted: dict[str, int] = {}
+        for domain in sorted(set(domains.tolist())):
+            mine = np.flatnonzero(domains == domain)
+            stride = max(1, int((ends[mine] - starts[mine]).sum()) // tokens)
+            documents[domain] = []
+            counted[domain] = 0
+            for index in mine[::stride]:
+                ids = split.read(int(starts[index]), int(ends[index]) - 1)
+                documents[domain].append(np.concatenate(([end_of_text], ids)))
+                counted[domain] += int(sizes[index])
+        return cls(documents, counted)
+
+    @torch.no_grad()
+    def bits_per_byte(self, model: Transformer) -> dict[str, float]:
+        """Bits per UTF-8 byte for each domain. Documents are cut into windows of the context; each begins cold."""
+        return {domain: _bits(model, documents) / self.bytes[domain] for domain, documents in self.documents.items()}
+
+
+def _bits(model: Transformer, documents: list[Ids]) -> float:
+    context = model.shape.context
+    windows = [ids[start : start + context + 1] for ids in documents for start in range(0, len(ids) - 1, context)]
+    windows.sort(key=len)  # windows of like length share a batch, with little padding
+    nats = 0.0
+    for first in range(0, len(windows), 16):
+        group = windows[first : first + 16]
+        longest = max(len(window) for window in group)
+        padded = np.zeros((len(group), longest), np.int64)
+        valid = np.zeros((len(group), longest - 1), bool)
+        for row, window in enumerate(group):
+            padded[row, : len(window)] = window
+            valid[row, : len(window) - 1] = True
+        tokens = torch.from_numpy(padded)
+        hidden = model.hidden(tokens[:, :-1])[torch.from_numpy(valid)]
+        logits = torch.nn.functional.linear(hidden, model.head_weight()).float()
+        targets = tokens[:, 1:][torch.from_numpy(valid)]
+        nats += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    return nats / math.log(2)

@@ -1,0 +1,134 @@
+"""What training reports: a deterministic log that becomes part of the checkpoint, speeds that do not, and W&B."""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from cairn.lineage.artifact import canonical
+
+
+class TrainingLog:
+    """`training.jsonl`: one line for each logged step, with nothing in it that depends on the machine's speed.
+
+    A run that resumes cuts the log back to the step it resumes from, so its bytes are those of an undisturbed run.
+    """
+
+    def __init__(self, path: Path, resume_at: int) -> None:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= resume_at]
+        self.file = open(path, "wb")  # noqa: SIM115 - open for the whole run
+        self.file.writelines(kept)
+        self.file.flush()
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add a line; numbers are rounded to what repeats on one kind of machine."""
+        rounded = {name: float(f"{value:.7g}") if isinstance(value, float) else value for name, value in line.items()}
+        self.file.write(canonical(rounded) + b"\n")
+        self.file.flush()
+
+
+class Speed:
+    """Wall time, tokens per second and peak memory of this process. Kept in the work folder and in the attestation."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = open(path, "a")  # noqa: SIM115 - open for the whole run
+        self.started = self.last = time.monotonic()
+        self.tokens = self.counted = 0
+        self.waited = 0.0
+
+    def count(self, tokens: int, waited: float) -> None:
+        """Count the tokens of a step, and the seconds it waited for data."""
+        self.tokens += tokens
+        self.waited += waited
+
+    def line(self, step: int) -> dict[str, float]:
+        """Write and return the speed since the last line."""
+        now = time.monotonic()
+        seconds = max(now - self.last, 1e-9)
+        line = {
+            "step": step,
+            "tokens_per_second": (self.tokens - self.counted) / seconds,
+            "data_wait": self.waited / seconds,
+            "peak_rss_gib": peak_rss(),
+        }
+        self.last, self.counted, self.waited = now, self.tokens, 0.0
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        return line
+
+    def summary(self) -> dict[str, float]:
+        """The whole run, as the attestation tells it."""
+        seconds = time.monotonic() - self.started
+        rate = self.tokens / seconds if seconds else 0.0
+        return {"seconds": round(seconds, 1), "tokens_per_second": round(rate), "peak_rss_gib": round(peak_rss(), 3)}
+
+
+class Board(Protocol):
+    """Where metrics are sent while training runs."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send the metrics of a step."""
+
+    def finish(self) -> None:
+        """Say that the run is over."""
+
+
+class NoBoard:
+    """Sends nothing."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Nothing."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+
+class WandbBoard:
+    """Weights & Biases. Offline unless `WANDB_MODE` says otherwise; project, entity and key are its own variables."""
+
+    def __init__(self, folder: Path, name: str, config: Mapping[str, Any], resume_at: int) -> None:
+        import wandb
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self.run = wandb.init(
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            project=os.environ.get("WANDB_PROJECT", "cairn"),
+            dir=str(folder),
+            id=name if resume_at == 0 else f"{name}-{resume_at}",
+            config=dict(config),
+            settings=wandb.Settings(console="off", x_disable_stats=True),
+        )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send the metrics of a step."""
+        self.run.log(dict(metrics), step=step)
+
+    def finish(self) -> None:
+        """Flush what was sent."""
+        self.run.finish()
+
+
+def board(folder: Path, name: str, config: Mapping[str, Any], resume_at: int) -> Board:
+    """W&B, or nothing when `WANDB_MODE=disabled`: then it is not even imported.
+
+    Training does not depend on it: when it cannot start, that is said and training goes on without.
+    """
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return NoBoard()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return WandbBoard(folder, name, config, resume_at)
+    except Exception as error:
+        print(f"pretrain: W&B cannot start, training goes on without it: {error}", file=sys.stderr, flush=True)
+        return NoBoard()
+
+
+def peak_rss() -> float:
+    """Peak resident memory of this process in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,0 +1,218 @@
+"""The training loop."""
+
+import json
+import math
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cairn.errors import StageError
+from cairn.lineage.artifact import readable
+from cairn.progress import progress
+from trainer.checkpoint import FORMAT, load_progress, save_progress, save_weights, weights_of
+from trainer.data import Batches, Tokens
+from trainer.evaluate import Development
+from trainer.lease import Watch
+from trainer.metrics import NoBoard, Speed, TrainingLog, board
+from trainer.model import Transformer
+from trainer.optim import Optimizers, clip_
+from trainer.parallel import Parallel, TreeSum
+from trainer.recipe import Training
+from trainer.schedule import rate
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the launcher asks of the trainer; written to a file that every process reads."""
+
+    training: Training
+    tokens: Path
+    work: Path
+    checkpoint: Path
+    optimizer: Path
+    threads: int
+    name: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Read the launcher's file."""
+        said = json.loads(path.read_text())
+        training = Training.model_validate_json(json.dumps(said.pop("training")))
+        places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer")}
+        return cls(training=training, threads=said["threads"], name=said["name"], **places)
+
+
+class Trainer:
+    """One run. `fit` ends with the finished artifacts, or, when it was asked to stop, with a checkpoint in progress."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.recipe = recipe = run.training
+        torch.set_num_threads(run.threads)
+        torch.set_flush_denormal(True)
+        # Filling fresh memory costs a pass over it, and nothing here reads what it did not write.
+        torch.use_deterministic_algorithms(recipe.mode == "strict")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        self.tokens = Tokens.open(run.tokens)
+        self.parallel = Parallel(strict=recipe.mode == "strict")
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
+        self.model.initialize(recipe.seed)
+        self.loss = torch.compile(self.model.loss) if recipe.compile else self.model.loss
+        self.optimizers = Optimizers(recipe.optimizer, self.model)
+        self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
+        self.parameters = list(self.model.parameters())
+        self.first = self.parallel.rank == 0
+        self.watch = Watch(run.work / "lease")
+        self.asked_to_stop = False
+        self.step = self._resume()
+        self.resumed_at = self.step
+
+    def fit(self) -> bool:
+        """Train to the last step and write the artifacts; False when asked to stop before."""
+        recipe, run = self.recipe, self.run
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and decides
+        development = self._development() if self.first else None
+        log = TrainingLog(run.work / "training.jsonl", self.step) if self.first else None
+        speed = Speed(run.work / "speed.jsonl")
+        config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size, "threads": run.threads}
+        sent = board(run.work / "wandb", run.name, config, self.step) if self.first else NoBoard()
+        try:
+            with progress("pretrain", recipe.steps, "steps", self.step, shown=self.first) as shown:
+                while self.step < recipe.steps:
+                    line = self._train_step(speed)
+                    if line is None:
+                        self._keep()
+                        return False
+                    last = self.step == recipe.steps
+                    if development and (last or self.step % recipe.evaluate_every == 0):
+                        for domain, bits in development.bits_per_byte(self.model).items():
+                            line[f"development_bits_per_byte.{domain}"] = bits
+                    if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
+                        log.write(line)
+                        pace = speed.line(self.step)
+                        sent.log({**line, **pace}, self.step)
+                    shown.advance(1, f"loss {line['loss']:.3f}")
+                    if not last and self.step % recipe.checkpoint_every == 0:
+                        self._keep()
+        finally:
+            sent.finish()
+        if self.first:
+            self._finish()
+            self._tell("done", speed.summary())
+        return True
+
+    def _train_step(self, speed: Speed) -> dict[str, Any] | None:
+        """One optimizer step: the log line of the step, or None when some process was asked to stop."""
+        recipe, parallel = self.recipe, self.parallel
+        share = recipe.batch // parallel.size
+        began = time.monotonic()
+        inputs, targets = self.batches.rows(self.step, parallel.rank * share, share)
+        speed.count(recipe.batch * recipe.model.context, time.monotonic() - began)
+        losses = self._backward(torch.from_numpy(inputs), torch.from_numpy(targets))
+        stop = self.asked_to_stop or (self.first and self.watch.stale())
+        loss, stop = parallel.combine(self.parameters, recipe.micro_batches, losses, stop)
+        if stop:
+            return None
+        norm = clip_(self.parameters, recipe.clip)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise StageError(
+                f"step {self.step}: the loss is {float(loss)} and the gradient norm {float(norm)}: training diverged; "
+                "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
+            )
+        factor = rate(recipe.schedule, self.step, recipe.steps)
+        self.optimizers.step(factor)
+        self.step += 1
+        return {
+            "step": self.step,
+            "tokens": self.step * recipe.batch * recipe.model.context,
+            "loss": float(loss),
+            "grad_norm": float(norm),
+            "lr": recipe.optimizer.lr * factor,
+        }
+
+    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Gradients of this process' rows, summed over its micro-batches; the sum of their losses."""
+        size = self.recipe.micro_batch
+        if len(inputs) == size:
+            loss = self.loss(inputs, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        sums = TreeSum()
+        for start in range(0, len(inputs), size):
+            loss = self.loss(inputs[start : start + size], targets[start : start + size])
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums.add([loss.detach().reshape(1), *(p.grad for p in self.parameters if p.grad is not None)])
+            for parameter in self.parameters:
+                parameter.grad = None
+        total, *grads = sums.total()
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+        return total[0]
+
+    def _resume(self) -> int:
+        """Take up the newest sound checkpoint in the work folder; the step to go on from."""
+        found = load_progress(self.run.work / "checkpoints")
+        if found is None:
+            return 0
+        manifest, tensors = found
+        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        self.model.load_state_dict(weights)
+        self.optimizers.load(tensors)
+        if self.first:
+            print(f"pretrain: resuming at step {manifest['step']}", flush=True)
+        return int(manifest["step"])
+
+    def _keep(self) -> None:
+        """Write a checkpoint in progress. Every process holds the same state; the first writes it."""
+        if self.first:
+            tensors = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
+            save_progress(self.run.work / "checkpoints", self.step, tensors | self.optimizers.state(), {})
+
+    def _finish(self) -> None:
+        """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""
+        recipe, run = self.recipe, self.run
+        manifest = {
+            "format": FORMAT,
+            "model": recipe.model.model_dump(mode="json"),
+            "vocab_size": self.tokens.vocab_size,
+            "end_of_text": self.tokens.end_of_text,
+            "tokenizer": self.tokens.tokenizer,
+            "tokens": self.tokens.manifest,
+            "step": self.step,
+            "tokens_seen": self.step * recipe.batch * recipe.model.context,
+            "parameters": recipe.model.parameters(self.tokens.vocab_size),
+            "seed": recipe.seed,
+            "precision": recipe.precision,
+        }
+        save_weights(run.checkpoint, "model", weights_of(self.model))
+        (run.checkpoint / "training.jsonl").write_bytes((run.work / "training.jsonl").read_bytes())
+        (run.checkpoint / "checkpoint.json").write_bytes(readable(manifest))
+        save_weights(run.optimizer, "optimizer", self.optimizers.state())
+        (run.optimizer / "optimizer.json").write_bytes(readable({"format": FORMAT, "step": self.step}))
+
+    def _development(self) -> Development | None:
+        split = self.tokens.development
+        if not len(split):
+            return None
+        said = json.loads((self.run.tokens / "tokens.json").read_bytes())
+        shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
+        return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self.asked_to_stop = True
+
+    def _tell(self, outcome: str, facts: dict[str, Any]) -> None:
+        tell(self.run.work, {"outcome": outcome, "step": self.step, "resumed_at": self.resumed_at, **facts})
+
+
+def tell(work: Path, status: dict[str, Any]) -> None:
+    """Leave word for the launcher: torchrun makes every exit code 1."""
+    aside = work / "status.json.aside"
+    aside.write_bytes(readable(status))
+    aside.replace(work / "status.json")
