@@ -35,12 +35,13 @@ def swiglu(gate_and_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_and_up)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, document: Tensor | None = None) -> Tensor:
     """Causal softmax attention; the query is scaled already.
 
-    query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e). Returns (batch, time, heads * e).
+    query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e); document: (batch, time), the number of the
+    document that a position belongs to, beyond which it does not look. Returns (batch, time, heads * e).
     """
-    return _Attend.apply(query, key, value)  # type: ignore[no-any-return,no-untyped-call]
+    return _Attend.apply(query, key, value, document)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class _Attend(torch.autograd.Function):
     to three times as fast as the fused kernel at these lengths."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, document: Tensor | None) -> Tensor:
         batch, time, heads, e = query.shape
         kv = key.shape[2]
         group = heads // kv
@@ -122,6 +123,10 @@ class _Attend(torch.autograd.Function):
             scores = torch.bmm(block, k[:, :stop].mT).view(batch * kv, group, stop - start, stop)
             later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
             scores[..., start:].masked_fill_(later, float("-inf"))
+            if document is not None:
+                other = document[:, start:stop, None] != document[:, None, :stop]
+                by_document = scores.view(batch, kv, group, stop - start, stop)
+                by_document.masked_fill_(other[:, None, None], float("-inf"))
             p = torch.softmax(scores, -1).view(batch * kv, group * (stop - start), stop)
             probabilities.append(p)
             out[:, :, :, start:stop] = torch.bmm(p, v[:, :stop]).view(batch, kv, group, stop - start, e)
@@ -129,7 +134,7 @@ class _Attend(torch.autograd.Function):
         return out.permute(0, 3, 1, 2, 4).reshape(batch, time, heads * e)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *probabilities = ctx.saved_tensors
         batch, kv, group, time, e = q.shape
         g = grad.view(batch, time, kv, group, e).permute(0, 2, 3, 1, 4).contiguous()
@@ -152,7 +157,7 @@ class _Attend(torch.autograd.Function):
         def back(x: Tensor) -> Tensor:
             return x.to(q.dtype).view(batch, kv, time, e).transpose(1, 2)
 
-        return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v)
+        return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v), None
 
 
 class _HeadLoss(torch.autograd.Function):

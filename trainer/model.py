@@ -46,18 +46,21 @@ class Transformer(nn.Module):
         """Logits, fp32, (batch, time, vocabulary), for tokens (batch, time) int64; time is at most the context."""
         return F.linear(self.hidden(tokens), self.head_weight()).float()
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over all positions; both arguments (batch, time) int64."""
-        hidden = self.hidden(tokens).flatten(0, 1)
+    def loss(self, tokens: Tensor, targets: Tensor, document: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy in nats over all positions; all arguments (batch, time) int64.
+
+        document: numbers the documents of a row; no position looks into another document.
+        """
+        hidden = self.hidden(tokens, document).flatten(0, 1)
         return head_loss(hidden, self.head_weight(), targets.flatten())
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
         """What the head sees: (batch, time, width) in the compute dtype."""
         time = tokens.shape[1]
         positions = (self.cosine[:time], self.sine[:time])  # type: ignore[index]
         x = F.embedding(tokens, self.embedding.weight.to(self.dtype))
         for block in self.blocks:
-            x = block(x, *positions)
+            x = block(x, *positions, document)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def head_weight(self) -> Tensor:
@@ -75,8 +78,8 @@ class Block(nn.Module):
         self.mlp_norm = Norm(shape.width, shape.norm_eps)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cosine, sine)
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, document: Tensor | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cosine, sine, document)
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 
@@ -94,7 +97,7 @@ class Attention(nn.Module):
             self.query_norm = Norm(shape.head_dim, shape.norm_eps)
             self.key_norm = Norm(shape.head_dim, shape.norm_eps)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, document: Tensor | None) -> Tensor:
         shape = self.shape
         h, k, e = shape.heads, shape.kv_heads, shape.head_dim
         # One product for the three: the weights stay apart, only the multiplication is shared.
@@ -110,7 +113,7 @@ class Attention(nn.Module):
         else:
             qk = rotate(qk, cosine, sine)
             query, key = qk[:, :, :h] * e**-0.5, qk[:, :, h:]
-        return self.output(attend(query, key, value))  # type: ignore[no-any-return]
+        return self.output(attend(query, key, value, document))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):

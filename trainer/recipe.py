@@ -91,6 +91,9 @@ class Training(Section):
     """Sequences of `model.context` tokens in a step, over all processes."""
     micro_batch: int = Field(gt=0)
     """Sequences that go through the model at once. The unit of work: processes share out micro-batches."""
+    document_mask: bool = True
+    """Whether a position looks only at its own document. The end-of-text token before a document belongs to it, as it
+    does when the model is used."""
     seed: int = Field(default=0, ge=0)
     precision: Literal["bf16", "fp32"] = "bf16"
     """What the matrices are multiplied in. Weights and optimizer state are fp32 in any case."""

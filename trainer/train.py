@@ -139,13 +139,15 @@ class Trainer:
     def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradients of this process' rows, summed over its micro-batches; the sum of their losses."""
         size = self.recipe.micro_batch
+        document = (inputs == self.tokens.end_of_text).cumsum(1) if self.recipe.document_mask else None
         if len(inputs) == size:
-            loss = self.loss(inputs, targets)
+            loss = self.loss(inputs, targets, document)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         sums = TreeSum()
         for start in range(0, len(inputs), size):
-            loss = self.loss(inputs[start : start + size], targets[start : start + size])
+            rows = slice(start, start + size)
+            loss = self.loss(inputs[rows], targets[rows], None if document is None else document[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             sums.add([loss.detach().reshape(1), *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:

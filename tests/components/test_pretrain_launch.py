@@ -1,0 +1,171 @@
+"""Real launches through TorchX: the same bytes on one and two processes, after a kill, after Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cairn.lineage.artifact import digest_of
+from tests.trainer.tokens import counting
+
+LAUNCH = """
+import json, sys
+from pathlib import Path
+from cairn.errors import guard
+from cairn.resources import Resources
+from components.pretrain.launch import pretrain
+from components.pretrain.recipe import Pretrain
+root, processes, recipe = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+facts = {}
+def launch():
+    for name in ("checkpoint", "optimizer", "work"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    pretrain(Pretrain.model_validate_json(recipe), tokens=root / "tokens", checkpoint=root / "checkpoint",
+             optimizer=root / "optimizer", work=root / "work", resources=Resources(1, processes, 1), name="test", facts=facts)
+    print(json.dumps(facts))
+if __name__ == "__main__":
+    sys.exit(guard(launch))
+"""
+
+RECIPE = {
+    "model": {
+        "layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_width": 32, "context": 16,
+    },
+    "steps": 40, "batch": 4, "micro_batch": 2, "checkpoint_every": 7, "evaluate_every": 20, "log_every": 1,
+}  # fmt: skip
+
+
+def start(root: Path, processes: int = 1, **changes: object) -> "subprocess.Popen[str]":
+    if not (root / "tokens").exists():
+        counting(root / "tokens")
+    command = [sys.executable, "-c", LAUNCH, str(root), str(processes), json.dumps({**RECIPE, **changes})]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def launch(root: Path, processes: int = 1, code: int = 0, **changes: object) -> tuple[str, str]:
+    process = start(root, processes, **changes)
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    return printed, said
+
+
+def made(root: Path) -> tuple[str | None, str | None]:
+    return digest_of(root / "checkpoint"), digest_of(root / "optimizer")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 40 steps that nothing disturbed."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    printed, _ = launch(root)
+    facts = json.loads(printed)
+    assert facts["step"] == 40
+    assert facts["tokens_seen"] == 40 * 4 * 16
+    return root
+
+
+def test_the_log_shows_that_it_learns(undisturbed: Path) -> None:
+    lines = [json.loads(line) for line in (undisturbed / "checkpoint" / "training.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 41))
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert {"development_bits_per_byte.even", "development_bits_per_byte.odd"} <= set(lines[19])
+    assert not any("second" in name for line in lines for name in line)
+
+
+def test_two_processes_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path: Path) -> None:
+    launch(tmp_path, processes=2)
+    assert made(tmp_path) == made(undisturbed)
+
+
+def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        log = work / "training.jsonl"
+        if log.exists() and log.read_text().count("\n") >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached")
+
+
+LONG = {"steps": 1500, "checkpoint_every": 100, "evaluate_every": 1000}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run long enough to be caught in the middle."""
+    root = tmp_path_factory.mktemp("long")
+    launch(root, **LONG)
+    return root
+
+
+def test_after_a_killed_launcher_the_trainer_ends_and_the_next_run_makes_the_same_bytes(
+    long: Path, tmp_path: Path
+) -> None:
+    process = start(tmp_path, **LONG)
+    wait_for_step(process, tmp_path / "work", 150)
+    process.kill()
+    process.communicate()
+    _, said = launch(tmp_path, **LONG)
+    assert re.search(r"resuming at step \d{3}", said)
+    assert made(tmp_path) == made(long)
+
+
+def test_after_everything_was_killed_the_next_run_makes_the_same_bytes(long: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, **LONG)
+    wait_for_step(process, tmp_path / "work", 250)
+    process.kill()
+    process.communicate()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(tmp_path).encode() in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    _, said = launch(tmp_path, **LONG)
+    assert "resuming at step 200" in said
+    assert made(tmp_path) == made(long)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
+    long: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    process = start(tmp_path, **LONG)
+    wait_for_step(process, tmp_path / "work", 120)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    stopped = re.search(r"stopped at step (\d+), checkpoint written", said)
+    assert stopped, said
+    _, said = launch(tmp_path, **LONG)
+    assert f"resuming at step {stopped[1]}" in said
+    assert made(tmp_path) == made(long)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(long: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, **LONG)
+    wait_for_step(process, tmp_path / "work", 350)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    newest = max((tmp_path / "work" / "checkpoints").iterdir())
+    state = newest / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"?")
+    _, said = launch(tmp_path, **LONG)
+    assert f"checkpoint {newest.name} is passed over: its bytes are not those that were saved" in said
+    assert "resuming at step" in said
+    assert made(tmp_path) == made(long)
+
+
+def test_training_that_diverges_stops_with_the_step_and_what_to_do(tmp_path: Path) -> None:
+    optimizer = {"matrices": "adamw", "lr": 1e38}
+    _, said = launch(tmp_path, code=2, optimizer=optimizer, schedule={"warmup": 0.0})
+    assert re.search(r"error: pretrain: step \d+: the loss is nan .* training diverged; lower", said), said
+    assert "Traceback" not in said.rsplit("error: ", 1)[1]

@@ -1,0 +1,66 @@
+"""Optimizers and schedule."""
+
+import pytest
+import torch
+
+from trainer.model import Transformer
+from trainer.optim import Optimizers, orthogonalize
+from trainer.recipe import ModelShape, Optimizer, Schedule
+from trainer.schedule import rate
+
+SHAPE = ModelShape(layers=1, width=16, heads=2, kv_heads=1, head_dim=8, mlp_width=32, context=8)
+
+
+def test_the_schedule_rises_stays_and_falls() -> None:
+    schedule = Schedule(warmup=0.1, decay=0.5)
+    rates = [rate(schedule, step, 20) for step in range(20)]
+    assert rates[0] == 0.5
+    assert rates[1:11] == [1.0] * 10
+    assert rates[11:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    assert rate(Schedule(warmup=0, decay=0), 19, 20) == 1.0
+    assert rate(Schedule(warmup=0, decay=1, final=0.1), 10, 20) == pytest.approx(0.55)
+
+
+def test_newton_schulz_brings_singular_values_near_one() -> None:
+    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices).float())
+    assert 0.6 < values.min() < values.max() < 1.3
+
+
+def step(optimizers: Optimizers, model: Transformer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizers.step(1.0)
+
+
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+def test_a_state_that_was_saved_goes_on_to_the_same_bits(matrices: str) -> None:
+    section = Optimizer.model_validate({"matrices": matrices})
+    models = []
+    for resumed in (False, True):
+        model = Transformer(SHAPE, 20)
+        model.initialize(0)
+        optimizers = Optimizers(section, model)
+        step(optimizers, model, 1)
+        if resumed:
+            state = {name: tensor.clone() for name, tensor in optimizers.state().items()}
+            optimizers = Optimizers(section, model)
+            optimizers.load(state)
+        step(optimizers, model, 2)
+        models.append(model)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_embeddings_and_norms_are_not_decayed_and_matrices_are() -> None:
+    model = Transformer(SHAPE, 20)
+    model.initialize(0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizers = Optimizers(Optimizer(weight_decay=0.5, muon_lr=0.1), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizers.step(1.0)
+    for name, parameter in model.named_parameters():
+        kept = 0.95 if name.startswith("blocks.") and parameter.dim() == 2 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * kept)
