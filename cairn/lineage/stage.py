@@ -121,7 +121,7 @@ def run_stage(
     digests = {name: _input_digest(name, path) for name, path in inputs.items()}
     key = component.key(section, digests)
     folder = home / "work" / key
-    with _only_one(home, component, key):
+    with only_one(home, component, key):
         for attested in _trusted(store, key):
             restored = _restore(attested.outputs, outputs, folder, store)
             if restored is not None:
@@ -263,7 +263,7 @@ def _restore(wanted: Mapping[str, str], outputs: Mapping[str, Path], folder: Pat
 
 
 @contextmanager
-def _only_one(home: Path, component: Component, key: str) -> Iterator[None]:
+def only_one(home: Path, component: Component, key: str) -> Iterator[None]:
     """Hold the stage key: the kernel lets go of it when this process ends, however it ends."""
     locks = home / "locks"
     locks.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,74 @@
+"""The lock file of the data, `sources.lock.json`: every object with its size and sha256, and where its bytes are kept.
+
+Ingest reads this and never the recipe's sources, so what is upstream today changes nothing.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from cairn.errors import SourceError
+from cairn.lineage.artifact import readable
+from cairn.recipe import Section
+
+SHA256 = r"^[0-9a-f]{64}$"
+
+
+class LockedObject(Section):
+    """One object of a source: a file, or an object of an object store."""
+
+    uri: str
+    path: str | None
+    """Where it lies in the tree of copied objects; null when its own store pins it under `version`."""
+    version: str | None
+    """Its generation (Google Cloud Storage) or version id (S3)."""
+    size: int = Field(ge=0)
+    """Bytes."""
+    sha256: str = Field(pattern=SHA256)
+
+
+class LockedSource(Section):
+    """A source as the recipe had it, and the objects that it stood for."""
+
+    name: str
+    uri: str
+    read: Literal["auto", "python-code", "python-docstrings"]
+    kind: Literal["prose", "code"]
+    domain: str
+    licence: str
+    text_field: str
+    objects: tuple[LockedObject, ...]
+
+
+class Lock(Section):
+    """The whole lock file."""
+
+    format: Literal["cairn-sources-v1"]
+    recipe: str = Field(pattern=SHA256)
+    """sha256 of the snapshot section that it was resolved from, as canonical JSON."""
+    tree: str | None
+    """Digest of the artifact that holds the copied objects; null when every object is pinned by its own store."""
+    sources: tuple[LockedSource, ...]
+
+    def bytes(self) -> bytes:
+        """The content of the file."""
+        return readable(self.model_dump(mode="json"))
+
+    def objects(self) -> dict[str, LockedObject]:
+        """Every object by its URI; one that two sources name is there once."""
+        return {found.uri: found for source in self.sources for found in source.objects}
+
+
+def read_lock(path: Path) -> Lock:
+    """Read `sources.lock.json`. Raises SourceError when it is missing or not one."""
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file: `cairn snapshot` makes it") from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise SourceError(
+            f"{path}: not a lock file of sources: {where}: {fault['msg']}: `cairn snapshot` makes a new one"
+        ) from None

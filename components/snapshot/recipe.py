@@ -1,0 +1,68 @@
+"""What a person says about sources: where the text is, what it is, and under which licence."""
+
+import re
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from cairn.recipe import Section
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+_LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
+_EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
+
+
+class Source(Section):
+    """Objects that are read alike and belong to one domain."""
+
+    name: str = Field(pattern=NAME)
+    uri: str = Field(min_length=1)
+    """`python://stdlib`, or a file, folder (read recursively) or glob: a path, or any URL that fsspec opens."""
+    read: Literal["auto", "python-code", "python-docstrings"] = "auto"
+    """How documents are found in an object: by its suffix, or as Python without docstrings, or its docstrings only."""
+    kind: Literal["prose", "code"] = "prose"
+    """The quality rules are made for prose; they are off for code."""
+    domain: str = Field(pattern=NAME)
+    """What the text is about; results are reported for each domain."""
+    licence: str
+    """An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
+    text_field: str = "text"
+    """The field of a jsonl record, or column of a parquet file, that holds the text."""
+
+    @field_validator("licence")
+    @classmethod
+    def _is_spdx(cls, licence: str) -> str:
+        if not _EXPRESSION.fullmatch(licence):
+            raise ValueError(f"{licence!r} is not an SPDX expression, such as CC-BY-4.0 or LicenseRef-house-rules")
+        return licence
+
+    @field_validator("uri")
+    @classmethod
+    def _can_be_written_down(cls, uri: str) -> str:
+        # The lock file and the attestation repeat the URI, and both are made to be shown around.
+        if "://" in uri and "@" in urlsplit(uri).netloc:
+            raise ValueError(f"{urlsplit(uri).scheme} URL with a user or password: credentials go into the environment")
+        if "::" in uri:
+            raise ValueError(f"{uri!r} is a chained URL: unpack it first, or name the objects one by one")
+        return uri
+
+    @model_validator(mode="after")
+    def _python_is_read_as_python(self) -> "Source":
+        if self.uri.startswith("python://") and self.read == "auto":
+            raise ValueError(f"source {self.name!r}: {self.uri} needs read: python-code or read: python-docstrings")
+        return self
+
+
+class Snapshot(Section):
+    """Which text the run is made from."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Snapshot":
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {twice[0]!r}: names must differ")
+        return self

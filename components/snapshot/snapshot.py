@@ -1,0 +1,184 @@
+"""Resolve the sources to a lock file. This is the one stage that looks at the world, so it is run by its own rules.
+
+A lock file that fits the recipe, and whose objects are in the store, is up to date, whatever is upstream by now. Each
+object is read once; finished ones are kept when a run is killed.
+"""
+
+import hashlib
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from cairn.errors import SourceError
+from cairn.lineage.artifact import CHUNK, read_artifact, readable, remove, written_aside
+from cairn.lineage.attestation import Resource
+from cairn.lineage.stage import Component, Outcome, only_one, record
+from cairn.lineage.store import Store, identity
+from cairn.progress import duration, progress
+from cairn.resources import Resources
+from components.snapshot.lock import Lock, LockedObject, LockedSource, read_lock
+from components.snapshot.objects import Found, find, mark_of, open_version, unreadable, version_of
+from components.snapshot.recipe import Snapshot
+
+READS = 8  # objects in flight at once
+
+
+def snapshot(
+    section: Snapshot,
+    output: Path,
+    *,
+    refresh: bool,
+    component: Component,
+    store: Store,
+    resources: Resources,
+    home: Path = Path(".cairn"),
+) -> Outcome:
+    """Make sure that `output` is a lock file of the sources of `section`, and that the store holds their objects.
+
+    Args:
+        refresh: look at the sources again even if the lock file is up to date.
+
+    Returns:
+        UP_TO_DATE when nothing was read; RESTORED when the lock file stood and its objects were put into the store
+        again; RAN when a lock file was written.
+
+    Raises:
+        SourceError: a source is missing, empty, unreadable or changes while it is read; or the store has lost the
+            objects of a lock file and upstream no longer has them.
+    """
+    recipe = identity(section.model_dump(mode="json"))
+    locked = read_lock(output) if output.exists() and not refresh else None
+    standing = locked if locked is not None and locked.recipe == recipe else None
+    if standing is not None and (standing.tree is None or store.has(standing.tree)):
+        return Outcome.UP_TO_DATE
+    with only_one(home, component, f"snapshot-{recipe}"):
+        began, started = datetime.now(UTC), time.monotonic()
+        work = home / "work" / f"snapshot-{recipe}"
+        lock = _resolve(section, recipe, work)
+        if standing is not None and lock != standing:
+            raise SourceError(_gone(output, standing, lock, store))
+        if lock.tree is not None:
+            store.put(work / "objects")
+        objects = lock.objects()
+        with written_aside(output) as aside:
+            aside.write_bytes(lock.bytes())
+            artifact = store.put(aside)
+            record(
+                component,
+                section,
+                component.key(section, {uri: locked.sha256 for uri, locked in objects.items()}),
+                dependencies=[Resource(uri, locked.sha256, uri=uri) for uri, locked in objects.items()],
+                outputs=[Resource("sources", artifact.digest)],
+                facts={"tree": lock.tree, "refresh": refresh},
+                began=began,
+                store=store,
+                resources=resources,
+            )
+        remove(work)
+    size = sum(locked.size for locked in objects.values())
+    took = duration(time.monotonic() - started)
+    summary = f"{len(objects)} objects, {size / 1e6:.1f} MB, sources {artifact.digest[:12]} ({took})"
+    print(f"snapshot: {summary}", file=sys.stderr, flush=True)
+    return Outcome.RAN if standing is None else Outcome.RESTORED
+
+
+def _resolve(section: Snapshot, recipe: str, work: Path) -> Lock:
+    """Read every object once, into `work/objects` unless its own store pins it."""
+    found = [find(source, f"snapshot.sources[{index}]") for index, source in enumerate(section.sources)]
+    # The same object in two sources is one object: read once, kept once.
+    distinct = {one.uri: one for ones in found for one in ones}
+    reader = _Reader(work / "objects", work / "read")
+    locked: dict[str, LockedObject] = {}
+    with progress("snapshot", len(distinct), "objects") as shown, ThreadPoolExecutor(READS) as threads:
+        for one in threads.map(reader.read, distinct.values()):
+            locked[one.uri] = one
+            shown.advance()
+    copied = {one.path for one in locked.values() if one.path is not None}
+    for path in reader.tree.rglob("*"):
+        # An earlier run that was killed may have left objects that are no longer wanted, or half of one.
+        if path.is_file() and path.relative_to(reader.tree).as_posix() not in copied:
+            path.unlink()
+    return Lock(
+        format="cairn-sources-v1",
+        recipe=recipe,
+        tree=read_artifact(reader.tree, address=False).digest if copied else None,
+        sources=tuple(
+            LockedSource(**source.model_dump(), objects=tuple(locked[one.uri] for one in ones))
+            for source, ones in zip(section.sources, found, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads objects into a tree in which each lies under its own sha256."""
+
+    tree: Path
+    notes: Path
+    """What was read before a kill: one note for each object, named by its URI and the mark of its version."""
+
+    def read(self, found: Found) -> LockedObject:
+        info = found.info()
+        mark, version = mark_of(info), version_of(found.uri, info)
+        note = self.notes / f"{identity([found.uri, mark])}.json"
+        if mark is not None and note.exists():
+            locked = LockedObject.model_validate_json(note.read_bytes())
+            if locked.path is None or (self.tree / locked.path).exists():
+                return locked
+        locked = self._hash(found, version) if version is not None else self._copy(found, mark)
+        with written_aside(note) as aside:
+            aside.write_bytes(readable(locked.model_dump(mode="json")))
+        return locked
+
+    def _hash(self, found: Found, version: str) -> LockedObject:
+        """Read an object that its store pins, for its sha256."""
+        sha256, size = hashlib.sha256(), 0
+        with open_version(found.uri, version) as source:
+            while chunk := self._chunk(found, source):
+                sha256.update(chunk)
+                size += len(chunk)
+        return LockedObject(uri=found.uri, path=None, version=version, size=size, sha256=sha256.hexdigest())
+
+    def _copy(self, found: Found, mark: str | None) -> LockedObject:
+        sha256, size = hashlib.sha256(), 0
+        aside = self.tree / f".{identity(found.uri)}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source = found.filesystem.open(found.path, "rb")
+        except Exception as error:
+            raise unreadable(found.field, found.uri, error) from None
+        with source, open(aside, "wb") as copy:
+            while chunk := self._chunk(found, source):
+                sha256.update(chunk)
+                size += len(chunk)
+                copy.write(chunk)
+        info = found.info()
+        said = info.get("size")
+        if mark_of(info) != mark or (said is not None and said != size):
+            raise SourceError(f"{found.field}: {found.uri}: changed while it was read: try again when it is at rest")
+        digest = sha256.hexdigest()
+        path = f"{digest[:2]}/{digest[2:]}"
+        (self.tree / path).parent.mkdir(exist_ok=True)
+        os.replace(aside, self.tree / path)
+        return LockedObject(uri=found.uri, path=path, version=None, size=size, sha256=digest)
+
+    def _chunk(self, found: Found, source: BinaryIO) -> bytes:
+        try:
+            return source.read(CHUNK)
+        except Exception as error:
+            raise unreadable(found.field, found.uri, error) from None
+
+
+def _gone(output: Path, standing: Lock, now: Lock, store: Store) -> str:
+    before, after = standing.objects(), now.objects()
+    changed = sorted(uri for uri in before.keys() | after.keys() if before.get(uri) != after.get(uri))
+    which = f"{len(changed)} objects changed since, such as {changed[0]}" if changed else "the sources changed since"
+    return (
+        f"{output}: the store {store.url} does not hold its objects ({standing.tree}), and {which}: "
+        "point CAIRN_STORE to a store that has them, or take the sources as they are now with --refresh"
+    )
