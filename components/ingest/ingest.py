@@ -1,0 +1,286 @@
+"""Documents from source objects: read, normalise, filter, remove duplicates, split, and account for all of it.
+
+Units of objects are read in parallel and kept as they are finished. What follows takes them in the order of the lock
+file, so the bytes do not depend on how many workers there were or in which order they were done.
+"""
+
+import hashlib
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cairn.errors import SourceError
+from cairn.lineage.artifact import Member, readable, remove
+from cairn.lineage.store import Store
+from cairn.shards import map_shards
+from components.ingest.documents import SPLITS, ShardWriter, read_shard
+from components.ingest.ngrams import Hasher, Hashes, occurring
+from components.ingest.reading import Reader, Refused, Text
+from components.ingest.recipe import Ingest, Split
+from components.ingest.rules import reason
+from components.snapshot.lock import LockedObject, LockedSource, read_lock
+
+UNIT_BYTES = 4_000_000  # of source objects; a unit is what is done again after a kill
+Tally = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Objects of one source that are read together."""
+
+    index: int
+    source: LockedSource
+    objects: tuple[tuple[LockedObject, Member | None], ...]
+    section: Ingest
+    store: Store
+    folder: Path
+
+
+@dataclass
+class Count:
+    """Documents, and bytes of the raw text, under each heading of the ledger."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, heading: str, size: int, documents: int = 1) -> None:
+        """Count a document, or several."""
+        self.documents[heading] += documents
+        self.bytes[heading] += size
+
+    def row(self, heading: str) -> dict[str, int]:
+        """One line of the ledger."""
+        return {"documents": self.documents[heading], "bytes": self.bytes[heading]}
+
+
+def ingest(section: Ingest, *, sources: Path, documents: Path, store: Store, work: Path, workers: int) -> None:
+    """Fill `documents`: three splits of shards, and `ledger.json`.
+
+    Args:
+        sources: the lock file. Objects come from the store, or from the store that pins them.
+        work: keeps the units that are finished.
+
+    Raises:
+        SourceError: an object is missing, damaged or not what the lock says, or nothing was kept.
+    """
+    lock = read_lock(sources)
+    members = _members(store, lock.tree, sources)
+    units = list(_units(lock.sources, members, section, store, work / "units"))
+    counts = {source.name: Count() for source in lock.sources}
+    for unit, result in zip(
+        units, map_shards(read_unit, units, workers=workers, done=work / "done", label="ingest"), strict=True
+    ):
+        count = counts[unit.source.name]
+        for heading, (number, size) in result["count"].items():
+            count.add(heading, size, number)
+        for warning in result["warnings"]:
+            print(f"ingest: {warning}", file=sys.stderr)
+    held = work / "held"
+    remove(held)
+    splits = _deduplicate_and_split(section, units, counts, documents / "train", held)
+    if not splits["train"].documents.total():
+        raise SourceError(_nothing_kept(counts))
+    _measure_overlap(section, documents, held)
+    ledger = _ledger(lock.sources, counts, splits)
+    (documents / "ledger.json").write_bytes(readable(ledger))
+
+
+def read_unit(unit: Unit) -> dict[str, Any]:
+    """Read, normalise and filter the objects of a unit. What passes goes to a shard in the work folder."""
+    count = Count()
+    warnings = []
+    unit.folder.mkdir(parents=True, exist_ok=True)
+    target = _unit_folder(unit)
+    remove(target)
+    reader = Reader(unit.source, unit.section, unit.store, unit.folder)
+    with ShardWriter(target, shard_bytes=1 << 62) as shard:
+        for locked, member in unit.objects:
+            for found in reader.read(locked, member):
+                if isinstance(found, Refused):
+                    count.add("in", found.size)
+                    count.add(found.reason, found.size)
+                    if found.warning:
+                        warnings.append(found.warning)
+                    continue
+                raw = found.text.encode("utf-8", "surrogatepass")
+                count.add("in", len(raw))
+                record = _document(found, raw, unit, locked, count)
+                if record is not None:
+                    shard.write(record)
+    return {"count": {h: (count.documents[h], count.bytes[h]) for h in count.documents}, "warnings": warnings}
+
+
+def _document(found: Text, raw: bytes, unit: Unit, locked: LockedObject, count: Count) -> dict[str, Any] | None:
+    """The record of a text, or None after its drop was counted."""
+    section = unit.section
+    text = unicodedata.normalize("NFC", found.text)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        count.add("lone_surrogate", len(raw))
+        return None
+    dropped: str | None = None
+    if not data or len(data) < (section.min_document_bytes or 0):
+        dropped = "min_document_bytes"
+    elif unit.source.kind == "prose":
+        dropped = reason(text, section)
+    if dropped is not None:
+        count.add(dropped, len(raw))
+        return None
+    return {
+        "id": hashlib.sha256(data).hexdigest(),
+        "text": text,
+        "source": unit.source.name,
+        "domain": unit.source.domain,
+        "licence": unit.source.licence,
+        "bytes": len(data),
+        "origin": locked.uri,
+        "raw": hashlib.sha256(raw).hexdigest(),
+        "raw_bytes": len(raw),
+    }
+
+
+def _deduplicate_and_split(
+    section: Ingest, units: Sequence[Unit], counts: dict[str, Count], train: Path, held: Path
+) -> dict[str, Count]:
+    """Keep the first document of each id. Those to train on go to their shards, the others aside; counts by domain."""
+    seen: set[bytes] = set()
+    splits = {split: Count() for split in SPLITS}
+    writers = {
+        split: ShardWriter(train if split == "train" else held / split, section.shard_bytes) for split in SPLITS
+    }
+    try:
+        for unit in units:
+            count = counts[unit.source.name]
+            for path in sorted(_unit_folder(unit).glob("*.jsonl.zst")):
+                for record in read_shard(path):
+                    size = record.pop("raw_bytes")
+                    identity = bytes.fromhex(record["id"])
+                    if identity in seen:
+                        count.add("duplicate", size)
+                        continue
+                    seen.add(identity)
+                    count.add("kept", size)
+                    split = split_of(record["id"], section.split)
+                    splits[split].add(record["domain"], record["bytes"])
+                    writers[split].write(record)
+    finally:
+        for writer in writers.values():
+            writer.__exit__()
+    return splits
+
+
+def split_of(identity: str, split: Split) -> str:
+    """The split of a document: decided by its id and the seed alone."""
+    drawn = int.from_bytes(hashlib.sha256(f"{split.seed} {identity}".encode()).digest()[:8], "big") / 2**64
+    if drawn < split.heldout:
+        return "heldout"
+    return "development" if drawn < split.heldout + split.development else "train"
+
+
+def _measure_overlap(section: Ingest, documents: Path, held: Path) -> None:
+    """Write the held-out and development documents, each with the share of its word 8-grams that occur in train."""
+    hasher = Hasher()
+    parts = [
+        hashes
+        for split in SPLITS[1:]
+        for path in sorted((held / split).glob("*.jsonl.zst"))
+        for record in read_shard(path)
+        for hashes in hasher.hashes(record["text"])
+    ]
+    wanted: Hashes = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    found = np.zeros(len(wanted), bool)
+    for path in sorted((documents / "train").glob("*.jsonl.zst")):
+        for record in read_shard(path):
+            for hashes in hasher.hashes(record["text"]):
+                found[occurring(wanted, hashes)] = True
+    for split in SPLITS[1:]:
+        with ShardWriter(documents / split, section.shard_bytes) as shard:
+            for path in sorted((held / split).glob("*.jsonl.zst")):
+                for record in read_shard(path):
+                    number = leaked = 0
+                    for hashes in hasher.hashes(record["text"]):
+                        number += len(hashes)
+                        leaked += int(found[np.searchsorted(wanted, hashes)].sum())
+                    shard.write({**record, "overlap": round(leaked / number, 6) if number else 0.0})
+
+
+def _ledger(sources: Sequence[LockedSource], counts: dict[str, Count], splits: dict[str, Count]) -> dict[str, Any]:
+    """What came in, and what became of it. Bytes of sources are of raw text, bytes of splits of final text."""
+    rows = {}
+    for source in sources:
+        count = counts[source.name]
+        reasons = sorted(set(count.documents) - {"in", "kept"})
+        for tally in (count.documents, count.bytes):
+            if tally["in"] != tally["kept"] + sum(tally[heading] for heading in reasons):
+                raise RuntimeError(f"source {source.name}: what came in is not what was kept and dropped: {tally}")
+        rows[source.name] = {
+            "domain": source.domain,
+            "licence": source.licence,
+            "objects": len(source.objects),
+            "in": count.row("in"),
+            "kept": count.row("kept"),
+            "dropped": {heading: count.row(heading) for heading in reasons},
+        }
+    kept = sum(count.documents["kept"] for count in counts.values())
+    if kept != sum(count.documents.total() for count in splits.values()):
+        raise RuntimeError("the splits together are not what was kept")
+    by_split = {
+        split: {domain: count.row(domain) for domain in sorted(count.documents)} for split, count in splits.items()
+    }
+    return {"format": "cairn-documents-v1", "sources": rows, "splits": by_split}
+
+
+def _nothing_kept(counts: dict[str, Count]) -> str:
+    total: Counter[str] = Counter()
+    for count in counts.values():
+        total.update(count.documents)
+    came, reasons = total.pop("in", 0), total
+    kept = reasons.pop("kept", 0)
+    if not came:
+        return "the sources hold no text at all: look at snapshot.sources"
+    if kept:
+        return f"all {kept} documents that were kept are held out: lower ingest.split.heldout, or add text"
+    told = ", ".join(f"{number} by {heading}" for heading, number in reasons.most_common(3))
+    return f"none of {came} documents was kept: {told}: loosen these keys of the ingest section"
+
+
+def _members(store: Store, tree: str | None, sources: Path) -> dict[str, Member]:
+    if tree is None:
+        return {}
+    artifact = store.pin(tree)
+    if artifact is None:
+        raise SourceError(
+            f"{sources}: the store {store.url} does not hold its objects: point CAIRN_STORE to the one that does, or "
+            "run `cairn snapshot`"
+        )
+    return {member.path: member for member in artifact.members}
+
+
+def _units(
+    sources: Sequence[LockedSource], members: dict[str, Member], section: Ingest, store: Store, folder: Path
+) -> Iterator[Unit]:
+    index = 0
+    for source in sources:
+        batch: list[tuple[LockedObject, Member | None]] = []
+        size = 0
+        for number, locked in enumerate(source.objects, 1):
+            member = members.get(locked.path) if locked.path is not None else None
+            if locked.path is not None and member is None:
+                raise SourceError(f"{locked.uri}: is not in the tree that the lock file names: run `cairn snapshot`")
+            batch.append((locked, member))
+            size += locked.size
+            if size >= UNIT_BYTES or number == len(source.objects):
+                yield Unit(index, source, tuple(batch), section, store, folder)
+                index += 1
+                batch, size = [], 0
+
+
+def _unit_folder(unit: Unit) -> Path:
+    return unit.folder / f"{unit.index:06d}"
