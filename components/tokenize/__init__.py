@@ -1,0 +1,1 @@
+"""Documents to a tokenizer and token shards."""

@@ -1,0 +1,173 @@
+"""Token shards: the ids of every document, where each ends, and a sidecar that says which document it was.
+
+    <split>/00000.bin      ids, little-endian; every document is followed by the end-of-text token
+    <split>/00000.ends     uint64, little-endian: for each document, how many tokens there are up to its end
+    <split>/00000.parquet  one row per document: id, source, licence, domain, offset, length, bytes
+    tokens.json            what all this is
+
+A position in a shard leads to its document by a search in the ends. The held-out split is not tokenized: results are
+computed from its text.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cairn.errors import StageError
+from cairn.lineage.artifact import readable, remove, written_aside
+from cairn.shards import map_shards
+from components.ingest.documents import read_shard, shards
+from components.tokenize.bpe import given, load, train
+from components.tokenize.recipe import Tokenize
+
+SPLITS = ("train", "development")
+BATCH = 256  # documents handed to the tokenizer at once
+SCHEMA = pa.schema(
+    [
+        ("document", pa.string()),
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("licence", pa.dictionary(pa.int32(), pa.string())),
+        ("domain", pa.dictionary(pa.int32(), pa.string())),
+        ("offset", pa.uint64()),
+        ("length", pa.uint64()),
+        ("bytes", pa.uint64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A shard of documents to encode."""
+
+    shard: Path
+    split: str
+    index: int
+    tokenizer: Path
+    end_of_text: str
+    dtype: str
+    folder: Path
+    shard_tokens: int
+
+
+def tokenize(
+    section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Path, work: Path, workers: int
+) -> None:
+    """Fill `tokenizer` and `tokens`.
+
+    Args:
+        work: keeps the trained tokenizer and the shards that are finished.
+
+    Raises:
+        StageError: the text supports no vocabulary of the size asked for, or a document does not survive the round trip.
+        SourceError: the given tokenizer is missing or is none.
+        ArtifactError: the documents are damaged.
+    """
+    # Threads would fight with the workers for the same processors.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false" if workers > 1 else "true"
+    trained = work / "tokenizer.json"
+    if not trained.exists():
+        with written_aside(trained) as aside:
+            aside.write_text(train(section, documents) if section.tokenizer is None else given(section))
+    text = trained.read_text()
+    loaded, end = load(text, section.end_of_text)
+    # The largest id, added tokens included, decides: `vocab_size` of a tokenizer leaves those out.
+    vocab_size = max(loaded.get_vocab(with_added_tokens=True).values()) + 1
+    dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
+    units = [
+        Unit(shard, split, index, trained, section.end_of_text, dtype, work / "shards", section.shard_tokens)
+        for split in SPLITS
+        for index, shard in enumerate(shards(documents, split))
+    ]
+    said: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for unit, result in zip(
+        units, map_shards(encode, units, workers=workers, done=work / "done", label="tokenize"), strict=True
+    ):
+        for shard in result["shards"]:
+            name = f"{unit.split}/{len(said[unit.split]):05d}"
+            for suffix in ("bin", "ends", "parquet"):
+                target = tokens / f"{name}.{suffix}"
+                target.parent.mkdir(exist_ok=True)
+                _link(Path(shard["path"]).with_suffix(f".{suffix}"), target)
+            counted = {key: shard[key] for key in ("tokens", "documents", "bytes")}
+            said[unit.split].append({"name": name, **counted})
+    manifest = {
+        "format": "cairn-tokens-v1",
+        "dtype": dtype,
+        "vocab_size": vocab_size,
+        "end_of_text": end,
+        "tokenizer": hashlib.sha256(text.encode()).hexdigest(),
+        "splits": {split: {"shards": said[split]} for split in SPLITS},
+    }
+    (tokens / "tokens.json").write_bytes(readable(manifest))
+    (tokenizer / "tokenizer.json").write_text(text)
+
+
+def encode(unit: Unit) -> dict[str, Any]:
+    """Encode one shard of documents into one or more token shards in the work folder."""
+    tokenizer, end = load(unit.tokenizer.read_text(), unit.end_of_text)
+    folder = unit.folder / unit.split / f"{unit.index:05d}"
+    remove(folder)
+    folder.mkdir(parents=True)
+    made: list[dict[str, Any]] = []
+    ids: list[np.ndarray[Any, Any]] = []
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for batch in _batches(unit.shard):
+        encoded = tokenizer.encode_batch([record["text"] for record in batch], add_special_tokens=False)
+        decoded = tokenizer.decode_batch([one.ids for one in encoded], skip_special_tokens=False)
+        for record, one, back in zip(batch, encoded, decoded, strict=True):
+            if back != record["text"]:
+                raise StageError(
+                    f"{unit.shard}: document {record['id'][:12]}: the tokenizer does not give back its text: "
+                    "use a byte-level tokenizer without a normalizer"
+                )
+            document = np.array([*one.ids, end], unit.dtype)
+            rows.append(
+                {
+                    "document": record["id"],
+                    **{name: record[name] for name in ("source", "licence", "domain", "bytes")},
+                    "offset": total,
+                    "length": len(document),
+                }
+            )
+            ids.append(document)
+            total += len(document)
+            if total >= unit.shard_tokens:
+                made.append(_write(folder / f"{len(made):05d}", ids, rows))
+                ids, rows, total = [], [], 0
+    if rows:
+        made.append(_write(folder / f"{len(made):05d}", ids, rows))
+    return {"shards": made}
+
+
+def _batches(shard: Path) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for record in read_shard(shard):
+        batch.append(record)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _write(path: Path, ids: list["np.ndarray[Any, Any]"], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    tokens = np.concatenate(ids)
+    tokens.astype(tokens.dtype.newbyteorder("<")).tofile(path.with_suffix(".bin"))
+    np.cumsum([len(document) for document in ids]).astype("<u8").tofile(path.with_suffix(".ends"))
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path.with_suffix(".parquet"), compression="zstd")
+    size = sum(row["bytes"] for row in rows)
+    return {"path": str(path), "tokens": len(tokens), "documents": len(rows), "bytes": size}
+
+
+def _link(source: Path, target: Path) -> None:
+    """Both lie in one work folder: a link costs nothing, and leaves the finished unit for the next run."""
+    target.unlink(missing_ok=True)
+    os.link(source, target)
