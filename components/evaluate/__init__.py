@@ -1,0 +1,1 @@
+"""Score the exported model on held-out text."""

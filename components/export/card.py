@@ -1,0 +1,46 @@
+"""The model card: what is known from the artifacts themselves, and where to look for the rest."""
+
+from typing import Any
+
+from components.export.recipe import Export
+from trainer.recipe import ModelShape
+
+
+def card(section: Export, manifest: dict[str, Any], shape: ModelShape) -> str:
+    """The text of README.md. It holds no date: the same model has the same card."""
+    return f"""---
+license: {section.licence.lower()}
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- base-model
+- cairn
+---
+
+# {section.name}
+
+A base language model, trained from scratch to predict the next token. It was not tuned to follow instructions.
+
+| | |
+|---|---|
+| parameters | {manifest["parameters"]:,} |
+| layers, width, heads | {shape.layers}, {shape.width}, {shape.heads} |
+| context | {shape.context} tokens |
+| vocabulary | {manifest["vocab_size"]:,} |
+| tokens seen in training | {manifest["tokens_seen"]:,} |
+| steps | {manifest["step"]:,} |
+| seed | {manifest["seed"]} |
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+```
+
+## Where it comes from
+
+Trained with Cairn on tokens `{manifest["tokens"]}` (sha256 of tokens.json), made with tokenizer
+`{manifest["tokenizer"]}`. The attestations in the store of the project lead from this directory back to every source
+object.
+"""

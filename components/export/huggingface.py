@@ -1,0 +1,187 @@
+"""The Hugging Face directory: configuration, weights, tokenizer, generation settings, model card.
+
+Written by hand, not by `save_pretrained`: that writes a tokenizer class and a rotary base that transformers 4 does not
+read (the base silently), and weights that only their owner may read.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cairn.errors import ArtifactError, StageError
+from cairn.lineage.artifact import readable
+from components.export.card import card
+from components.export.recipe import Export
+from trainer.checkpoint import load_checkpoint, write_tensors
+from trainer.model import Transformer
+from trainer.recipe import ModelShape
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BLOCK_NAMES = {
+    "attention_norm": "input_layernorm",
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.output": "self_attn.o_proj",
+    "attention.query_norm": "self_attn.q_norm",
+    "attention.key_norm": "self_attn.k_norm",
+    "mlp_norm": "post_attention_layernorm",
+    "mlp.gate": "mlp.gate_proj",
+    "mlp.up": "mlp.up_proj",
+    "mlp.down": "mlp.down_proj",
+}
+OTHER_NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+
+
+def export(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path, work: Path) -> dict[str, float]:
+    """Fill `model` and compare it with the trainer's model; the largest difference found.
+
+    Raises:
+        ArtifactError: checkpoint and tokenizer do not belong together, or one is damaged.
+        StageError: the files do not give the trainer's logits.
+    """
+    manifest, weights = load_checkpoint(checkpoint)
+    text = _tokenizer(tokenizer, manifest["tokenizer"])
+    shape = ModelShape.model_validate_json(json.dumps(manifest["model"]))
+    dtype = DTYPES[section.dtype]
+    cast = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    files = _write_weights(model, {renamed(name): tensor for name, tensor in cast.items()}, section.shard_bytes)
+    end = text_of_id(text, manifest["end_of_text"])
+    for name, content in {
+        "config.json": config(shape, manifest, section.dtype),
+        "generation_config.json": {"bos_token_id": manifest["end_of_text"], "eos_token_id": manifest["end_of_text"]},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": end,
+            "eos_token": end,
+            "model_max_length": shape.context,
+            "clean_up_tokenization_spaces": False,
+        },
+        "special_tokens_map.json": {"bos_token": end, "eos_token": end},
+    }.items():
+        (model / name).write_bytes(readable(content))
+    (model / "tokenizer.json").write_bytes(text)
+    (model / "README.md").write_text(card(section, manifest, shape))
+    for path in model.iterdir():
+        path.chmod(0o644)
+    largest = _check(section, shape, manifest, cast, model, work)
+    return {"largest_difference": largest, "files": files}
+
+
+def config(shape: ModelShape, manifest: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """`config.json`: the Qwen3 class, or Llama when queries and keys are not normalised."""
+    kind, name = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm else ("llama", "LlamaForCausalLM")
+    return {
+        "architectures": [name],
+        "model_type": kind,
+        "vocab_size": manifest["vocab_size"],
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp_width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": shape.norm_eps,
+        "max_position_embeddings": shape.context,
+        # transformers 5 reads the second and 4 the first; with only the second, 4 silently takes 10000.
+        "rope_theta": shape.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": shape.tied,
+        "bos_token_id": manifest["end_of_text"],
+        "eos_token_id": manifest["end_of_text"],
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        "use_cache": True,
+    }
+
+
+def renamed(name: str) -> str:
+    """The name that the Qwen3 and Llama classes give to one of the trainer's weights."""
+    stem = name.removesuffix(".weight")
+    if not stem.startswith("blocks."):
+        return f"{OTHER_NAMES[stem]}.weight"
+    _, layer, part = stem.split(".", 2)
+    return f"model.layers.{layer}.{BLOCK_NAMES[part]}.weight"
+
+
+def text_of_id(tokenizer: bytes, identity: int) -> str:
+    """The text of an added token."""
+    added = json.loads(tokenizer).get("added_tokens", [])
+    found = next((token["content"] for token in added if token["id"] == identity), None)
+    if found is None:
+        raise ArtifactError(f"tokenizer.json: has no special token with id {identity}, which ends documents in training")
+    return str(found)
+
+
+def _tokenizer(folder: Path, sha256: str) -> bytes:
+    path = folder / "tokenizer.json"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file: run the tokenize stage first") from None
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise ArtifactError(f"{path}: is not the tokenizer that the checkpoint was trained with: run all stages again")
+    return text
+
+
+def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> int:
+    """Write `model.safetensors`, or several with an index; the number of files."""
+    files: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name in sorted(tensors):
+        if files[-1] and size + tensors[name].nbytes > limit:
+            files.append({})
+            size = 0
+        files[-1][name] = tensors[name]
+        size += tensors[name].nbytes
+    if len(files) == 1:
+        write_tensors(folder / "model.safetensors", files[0])
+        return 1
+    index = {}
+    for number, file in enumerate(files, 1):
+        path = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        write_tensors(folder / path, file)
+        index.update(dict.fromkeys(file, path))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    (folder / "model.safetensors.index.json").write_bytes(
+        readable({"metadata": {"total_size": total}, "weight_map": index})
+    )
+    return len(files)
+
+
+def _check(
+    section: Export, shape: ModelShape, manifest: dict[str, Any], weights: dict[str, Tensor], model: Path, work: Path
+) -> float:
+    """Load the files in a fresh process and compare all logits over two sequences of the whole context."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, manifest["vocab_size"], (2, shape.context), generator=generator)
+    trained = Transformer(shape, manifest["vocab_size"])
+    trained.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    with torch.no_grad():
+        logits = trained(tokens)
+    asked, answered = work / "tokens.safetensors", work / "logits.safetensors"
+    write_tensors(asked, {"tokens": tokens})
+    command = [sys.executable, "-m", "components.export.parity", str(model), str(asked), str(answered)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise StageError(f"the exported files do not load with AutoModelForCausalLM: {said[-1]}")
+    from safetensors.torch import load_file
+
+    loaded = load_file(answered)["logits"]
+    largest = float((logits - loaded).abs().max())
+    allowed = section.tolerance * max(1.0, float(logits.abs().max()))
+    shutil.rmtree(work, ignore_errors=True)
+    if not largest <= allowed:
+        raise StageError(f"the exported model's logits differ from the trainer's by {largest:.3g}; allowed {allowed:.3g}")
+    return largest
