@@ -41,11 +41,12 @@ class Scorer:
 
     def __init__(self, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            self.model: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, trust_remote_code=False, attn_implementation="sdpa"
-            ).eval()
+            )
+            self.model = loaded.eval()
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
             raise ArtifactError(f"{folder}: does not load as a model: {one_line(error)[:200]}") from None

@@ -1,7 +1,7 @@
 """What general-purpose compressors make of the same held-out text, after they have seen the train text.
 
-PPMd: bits = compressed(train + held-out) - compressed(train). Zstandard, level 19: with a dictionary trained on the train
-text. The documents of a domain are one text, so a compressor also learns from those before; the model does not.
+PPMd: bits = compressed(train + held-out) - compressed(train). Zstandard, level 19: with a dictionary trained on the
+train text. The documents of a domain are one text, so a compressor also learns from those before; the model does not.
 """
 
 import os
@@ -97,7 +97,7 @@ def _forked(encoder: "pyppmd.Ppmd7Encoder", text: bytes) -> int:
 def _zstd(job: Job) -> list[int]:
     text = job.train.read_bytes()
     size = 4096
-    samples = [text[start : start + size] for start in range(0, len(text), size)]
+    samples: list[bytes | bytearray | memoryview] = [text[start : start + size] for start in range(0, len(text), size)]
     try:
         # Fixed cover parameters: searching for better ones takes minutes and gains little.
         dictionary = zstandard.train_dictionary(min(job.setting, len(text) // 4), samples, k=1024, d=8)

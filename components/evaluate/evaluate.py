@@ -1,8 +1,8 @@
 """Scores: bits per byte of the exported model by domain, beside compressors, and a few continuations.
 
-    scores.json      for each domain, naive and filtered: documents, bytes, bits per byte with its interval, compressors
-    documents.jsonl  bits and bytes of every held-out document, for paired comparison with another model
-    samples.json     greedy continuations of held-out text
+scores.json      for each domain, naive and filtered: documents, bytes, bits per byte with its interval, compressors
+documents.jsonl  bits and bytes of every held-out document, for paired comparison with another model
+samples.json     greedy continuations of held-out text
 """
 
 import shutil

@@ -14,7 +14,7 @@ class Evaluate(Section):
     """Tokens by which the scoring window moves on; null is half the model's context. Every token but those at the
     beginning of a document is predicted from at least `context - stride` tokens before it."""
     leak_threshold: float = Field(default=0.2, ge=0, le=1)
-    """The filtered scores leave out documents of which at least this share of word 8-grams occurs in the train split."""
+    """The filtered scores leave out documents of which at least this share of word 8-grams occurs in train."""
     resamples: int = Field(default=2000, gt=0)
     """Bootstrap resamples of documents for the 95 % intervals."""
     seed: int = 0

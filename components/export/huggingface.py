@@ -119,7 +119,9 @@ def text_of_id(tokenizer: bytes, identity: int) -> str:
     added = json.loads(tokenizer).get("added_tokens", [])
     found = next((token["content"] for token in added if token["id"] == identity), None)
     if found is None:
-        raise ArtifactError(f"tokenizer.json: has no special token with id {identity}, which ends documents in training")
+        raise ArtifactError(
+            f"tokenizer.json: has no special token with id {identity}, which ends documents in training"
+        )
     return str(found)
 
 
@@ -183,5 +185,7 @@ def _check(
     allowed = section.tolerance * max(1.0, float(logits.abs().max()))
     shutil.rmtree(work, ignore_errors=True)
     if not largest <= allowed:
-        raise StageError(f"the exported model's logits differ from the trainer's by {largest:.3g}; allowed {allowed:.3g}")
+        raise StageError(
+            f"the exported model's logits differ from the trainer's by {largest:.3g}; allowed {allowed:.3g}"
+        )
     return largest

@@ -152,9 +152,7 @@ def _deduplicate_and_split(
     """Keep the first document of each id. Those to train on go to their shards, the others aside; counts by domain."""
     seen: set[bytes] = set()
     splits = {split: Count() for split in SPLITS}
-    writers = {
-        split: ShardWriter(train if split == "train" else held / split, section.shard_bytes) for split in SPLITS
-    }
+    writers = {split: ShardWriter(train if split == "train" else held / split, section.shard_bytes) for split in SPLITS}
     try:
         for unit in units:
             count = counts[unit.source.name]

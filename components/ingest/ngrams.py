@@ -55,4 +55,5 @@ def occurring(wanted: Hashes, hashes: Hashes) -> npt.NDArray[np.intp]:
         return np.empty(0, np.intp)
     places = np.searchsorted(wanted, hashes)
     places[places == len(wanted)] = 0
-    return places[wanted[places] == hashes]
+    found: npt.NDArray[np.intp] = places[wanted[places] == hashes]
+    return found

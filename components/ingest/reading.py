@@ -58,7 +58,9 @@ class Reader:
         """
         taken = format_of(locked.uri, self.source.read)
         if taken is None:
-            raise SourceError(f"{locked.uri}: nothing here reads it as {self.source.read}: `cairn snapshot` looks again")
+            raise SourceError(
+                f"{locked.uri}: nothing here reads it as {self.source.read}: `cairn snapshot` looks again"
+            )
         with opened(locked, member, self.store) as packed:
             if taken.name == "parquet":
                 yield from self._parquet(packed, locked.uri)

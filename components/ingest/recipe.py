@@ -1,8 +1,8 @@
 """What a person decides about ingest. Every threshold can be turned off with null; a dropped document is counted in the
 ledger under the dotted key of the threshold that dropped it.
 
-Defaults are the papers' and suit web pages in English. In short technical text (docstrings, manual pages) they drop most
-of it: see recipes/tiny.yaml for values that do not.
+Defaults are the papers' and suit web pages in English. In short technical text (docstrings, manual pages) they drop
+most of it: see recipes/tiny.yaml for values that do not.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ MB = 1_000_000
 
 
 class Gopher(Section):
-    """Quality rules of Gopher (Rae et al. 2021, arXiv 2112.11446, section A1.1). A word is a run without white space."""
+    """Quality rules of Gopher (Rae et al. 2021, arXiv 2112.11446, section A1.1). A word is a run without spaces."""
 
     min_words: int | None = Field(default=50, ge=0)
     max_words: int | None = Field(default=100_000, gt=0)
@@ -55,8 +55,8 @@ class FineWeb(Section):
     """Share of lines that end with punctuation; dropped at or below it."""
     max_duplicate_lines: float | None = Field(default=0.1, ge=0, le=1)
     """Share of characters in lines that came before. The section's text says 0.1; its table of filters and datatrove's
-    default are ten times stricter, 0.01, which drops any document of up to 100 lines that repeats one of them, such as a
-    manual page with two tables. We follow the text."""
+    default are ten times stricter, 0.01, which drops any document of up to 100 lines that repeats one of them, such as
+    a manual page with two tables. We follow the text."""
     max_short_lines: float | None = Field(default=0.67, ge=0, le=1)
     """Share of lines of at most 30 characters."""
 
@@ -83,7 +83,7 @@ class Ingest(Section):
     invalid_utf8: Literal["error", "drop"] = "error"
     """What to do with a document that is not UTF-8."""
     max_document_bytes: int = Field(default=50 * MB, gt=0, le=1_000 * MB)
-    """A larger document is dropped unread: a text file, unpacked; a whole line of jsonl; a value of a parquet column."""
+    """A larger document is dropped unread: a text file, unpacked; a line of jsonl; a value of a parquet column."""
     min_document_bytes: int | None = Field(default=64, ge=0)
     """Of the final text, for prose and code."""
     gopher: Gopher | None = Gopher()

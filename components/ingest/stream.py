@@ -21,7 +21,8 @@ from components.snapshot.lock import LockedObject
 from components.snapshot.objects import open_version
 
 PIECE = 1 << 20
-# A zstd block is at least 4 bytes long and holds at most 128 KiB: fed this much at a time, the decoder hands back at most
+# A zstd block is at least 4 bytes long and holds at most 128 KiB: fed this much at a time, the decoder hands back at
+# most
 # 32 MiB. (`zstandard.stream_reader` bounds its output by itself, but takes a truncated frame for a whole one.)
 _ZSTD_FEED = 1 << 10
 
@@ -50,7 +51,7 @@ def opened(locked: LockedObject, member: Member | None, store: Store) -> Iterato
 
 @contextmanager
 def unpacked(stream: BinaryIO, compression: str, uri: str) -> Iterator[BinaryIO]:
-    """The stream without its compression. Raises SourceError, also while it is read, when it is cut short or damaged."""
+    """The stream without its compression. Raises SourceError, also while it is read, when it is cut or damaged."""
     if not compression:
         yield stream
         return

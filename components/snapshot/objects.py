@@ -100,7 +100,9 @@ def open_version(uri: str, version: str) -> BinaryIO:
     try:
         return cast(BinaryIO, fsspec.open(pinned, "rb").open())
     except Exception as error:
-        raise SourceError(f"{uri}: version {version} cannot be read: {one_line(error) or type(error).__name__}") from None
+        raise SourceError(
+            f"{uri}: version {version} cannot be read: {one_line(error) or type(error).__name__}"
+        ) from None
 
 
 def unreadable(field: str, uri: str, error: Exception) -> Exception:
@@ -120,7 +122,9 @@ def _list(uri: str, field: str) -> Iterator[Found]:
     except ImportError as error:
         raise SourceError(f"{field}: {uri}: {one_line(error)}") from None
     except ValueError:
-        raise SourceError(f"{field}: {uri}: unknown scheme {uri.partition('://')[0]!r}: no file system has it") from None
+        raise SourceError(
+            f"{field}: {uri}: unknown scheme {uri.partition('://')[0]!r}: no file system has it"
+        ) from None
     try:
         if filesystem.isdir(path):
             names = {n: i for n, i in filesystem.find(path, detail=True).items() if not _hidden(n, path)}

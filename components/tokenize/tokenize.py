@@ -56,18 +56,15 @@ class Unit:
     shard_tokens: int
 
 
-def tokenize(
-    section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Path, work: Path, workers: int
-) -> None:
+def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Path, work: Path, workers: int) -> None:
     """Fill `tokenizer` and `tokens`.
 
     Args:
         work: keeps the trained tokenizer and the shards that are finished.
 
     Raises:
-        StageError: the text supports no vocabulary of the size asked for, or a document does not survive the round trip.
-        SourceError: the given tokenizer is missing or is none.
-        ArtifactError: the documents are damaged.
+        StageError: the text supports no vocabulary of the size asked for, or a document does not survive the round
+        trip. SourceError: the given tokenizer is missing or is none. ArtifactError: the documents are damaged.
     """
     # Threads would fight with the workers for the same processors.
     os.environ["TOKENIZERS_PARALLELISM"] = "false" if workers > 1 else "true"

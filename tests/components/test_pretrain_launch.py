@@ -27,7 +27,8 @@ def launch():
     for name in ("checkpoint", "optimizer", "work"):
         (root / name).mkdir(parents=True, exist_ok=True)
     pretrain(Pretrain.model_validate_json(recipe), tokens=root / "tokens", checkpoint=root / "checkpoint",
-             optimizer=root / "optimizer", work=root / "work", resources=Resources(1, processes, 1), name="test", facts=facts)
+             optimizer=root / "optimizer", work=root / "work", resources=Resources(1, processes, 1), name="test",
+             facts=facts)
     print(json.dumps(facts))
 if __name__ == "__main__":
     sys.exit(guard(launch))
