@@ -31,7 +31,7 @@ class Call:
     refresh: bool
 
 
-def door(package: str, model: type[S], work: Callable[[S, Task], None]) -> NoReturn:
+def door(package: str, model: type[S], work: Callable[[S, Task], BaseException | None]) -> NoReturn:
     """Run the stage of `package` as the command line asks, and exit."""
     component = Component.of(package)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-CHECK_EVERY = 1.0  # seconds
+CHECK_EVERY = 0.2  # seconds
 
 
 def hold(path: Path) -> IO[str] | None:
@@ -36,7 +36,7 @@ class Watch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.next = time.monotonic() + CHECK_EVERY
+        self.next = 0.0
 
     def stale(self) -> bool:
         """Whether the launcher is gone. Cheap enough to ask in every step."""

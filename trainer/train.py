@@ -34,6 +34,8 @@ class Run:
     work: Path
     checkpoint: Path
     optimizer: Path
+    board: Path
+    """Where W&B keeps its own folder, `wandb`."""
     threads: int
     name: str
 
@@ -42,7 +44,7 @@ class Run:
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer")}
+        places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer", "board")}
         return cls(training=training, threads=said["threads"], name=said["name"], **places)
 
 
@@ -81,7 +83,7 @@ class Trainer:
         log = TrainingLog(run.work / "training.jsonl", self.step) if self.first else None
         speed = Speed(run.work / "speed.jsonl")
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size, "threads": run.threads}
-        sent = board(run.work / "wandb", run.name, config, self.step) if self.first else NoBoard()
+        sent = board(run.board, run.name, config, self.step) if self.first else NoBoard()
         try:
             with progress("pretrain", recipe.steps, "steps", self.step, shown=self.first) as shown:
                 while self.step < recipe.steps:

@@ -97,7 +97,7 @@ class Outcome(Enum):
 def run_stage(
     component: Component,
     section: S,
-    work: Callable[[S, Task], None],
+    work: Callable[[S, Task], BaseException | None],
     *,
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
@@ -109,7 +109,8 @@ def run_stage(
 
     Args:
         work: fills the directories of `Task.outputs`. It is not called when an attestation shows the outputs to be up
-            to date, or when their bytes can be brought back from the store or the DVC cache.
+            to date, or when their bytes can be brought back from the store or the DVC cache. What it returns is raised
+            once the outputs are in place: a Ctrl-C that came too late to stop it must still stop what would follow.
         inputs, outputs: paths under the names that the component declares.
         home: where work in progress lies; on the same file system as the outputs.
 
@@ -136,7 +137,7 @@ def run_stage(
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
         task = Task(key, inputs, staged, scratch, store, resources)
-        work(section, task)
+        interrupted = work(section, task)
         made = {}
         for name, path in staged.items():
             artifact = read_artifact(path)
@@ -162,6 +163,8 @@ def run_stage(
         remove(folder)
         summary = ", ".join(f"{name} {digest[:12]}" for name, digest in made.items())
         print(f"{component.name}: {summary} ({duration(time.monotonic() - started)})", file=sys.stderr, flush=True)
+        if interrupted is not None:
+            raise interrupted
         return Outcome.RAN
 
 

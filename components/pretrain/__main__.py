@@ -5,11 +5,11 @@ from components.door import door
 from components.pretrain.recipe import Pretrain
 
 
-def work(section: Pretrain, task: Task) -> None:
+def work(section: Pretrain, task: Task) -> BaseException | None:
     """Launch the trainer and wait for it."""
     from components.pretrain.launch import pretrain
 
-    pretrain(
+    return pretrain(
         section,
         tokens=task.inputs["tokens"],
         checkpoint=task.outputs["checkpoint"],

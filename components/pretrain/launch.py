@@ -21,6 +21,8 @@ from trainer import lease
 from trainer.data import Tokens, check
 from trainer.recipe import Training
 
+# Outside the work folder, which goes when the stage is done: an offline run is there to be synced later.
+BOARD = Path(".cairn")
 ORPHAN_PATIENCE = 120.0  # seconds that a trainer whose launcher was killed may take to write its checkpoint
 # glibc gives freed memory back to the system and faults it in again for every large tensor: a quarter of a step.
 MALLOC = {
@@ -40,13 +42,16 @@ def pretrain(
     resources: Resources,
     name: str,
     facts: dict[str, Any],
-) -> None:
+) -> BaseException | None:
     """Train, resuming from what an earlier run left in `work`.
 
     Args:
         checkpoint, optimizer: folders for the finished artifacts.
         name: what the job and its W&B run are called.
         facts: takes seeds, world size, speed and where it was resumed.
+
+    Returns:
+        What interrupted training when its last step was done already, so that it came to its end all the same.
 
     Raises:
         StageError: the run cannot work as asked, or the trainer failed; the text is the trainer's own.
@@ -78,6 +83,7 @@ def pretrain(
             "work": str(work),
             "checkpoint": str(checkpoint),
             "optimizer": str(optimizer),
+            "board": os.environ.get("WANDB_DIR") or str(BOARD),
             "threads": resources.threads,
             "name": name,
         }
@@ -103,6 +109,7 @@ def pretrain(
         parameters=section.model.parameters(opened.vocab_size),
         tokens_seen=section.steps * section.batch * section.model.context,
     )
+    return interrupted
 
 
 def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], None]) -> BaseException | None:

@@ -11,7 +11,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from cairn.lineage.artifact import digest_of
-from pipelines.stages import NAMES, place, stages
+from cairn.lineage.environment import CODE
+from pipelines.stages import NAMES, place
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ("documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model", "scores")
@@ -42,7 +43,9 @@ def small_recipe() -> dict[str, Any]:
     recipe["pretrain"]["model"].update(
         {"layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_width": 64, "context": 64}
     )
-    recipe["pretrain"].update({"steps": 12, "batch": 4, "micro_batch": 2, "checkpoint_every": 4, "evaluate_every": 6})
+    # Steps enough to be caught in the middle, and each in the log, so that a test can see when that is.
+    training = {"steps": 150, "batch": 4, "micro_batch": 2, "checkpoint_every": 20, "evaluate_every": 75, "log_every": 1}
+    recipe["pretrain"].update(training)
     return recipe
 
 
@@ -63,10 +66,9 @@ class Project:
         (root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
-        for stage in stages():
-            (root / stage.metadata).parent.mkdir(parents=True)
-            shutil.copy(ROOT / stage.metadata, root / stage.metadata)
-        (root / ".gitignore").write_text("/.cairn/\n/artifacts/\n")
+        for package in CODE:
+            shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+        (root / ".gitignore").write_text("/.cairn/\n/artifacts/\n__pycache__/\n")
         project.git("init", "-q", "-b", "main")
         project.commit("A small project")
         return project
