@@ -2,12 +2,14 @@
 
 `str(error)` is one line: the file, field or line, what is wrong, and the way out. It is raised where the fact is known
 and printed once, by a door (`guard`), with exit code 2. Whatever else escapes is a defect and keeps its traceback.
+With `CAIRN_DEBUG` set, an error shows its traceback too.
 """
 
 import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -59,6 +61,8 @@ def guard(door: Callable[[], int | None]) -> int:
     try:
         return door() or 0
     except CairnError as error:
+        if os.environ.get("CAIRN_DEBUG"):
+            traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
