@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import cairn.recipe
-from cairn.errors import RecipeError, guard
+from cairn import version
+from cairn.errors import RecipeError, StageError, guard
 from cairn.lineage.stage import Component, Outcome, Task, run_stage
 from cairn.lineage.store import Store
 from cairn.recipe import Section
@@ -59,12 +60,14 @@ def parse(component: Component, arguments: Sequence[str] | None = None) -> Call:
     parser = argparse.ArgumentParser(prog=f"python -m components.{component.name}", description=component.description)
     parser.add_argument("--recipe", type=Path, default=Path("params.yaml"), help="the recipe in force")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one recipe key")
+    parser.add_argument("--for-version", help="the component's version that the caller knows; another is refused")
     for kind, names in (("input", component.inputs), ("output", component.outputs)):
         help_text = f"where an {kind} lies: {', '.join(names)}"
         parser.add_argument(f"--{kind}", action="append", default=[], metavar="NAME=PATH", help=help_text)
     if not component.inputs:
         parser.add_argument("--refresh", action="store_true", help="look at the sources again")
     given = parser.parse_args(arguments)
+    _check_version(component, given.for_version)
     places = {kind: _places(parser, kind, getattr(given, kind)) for kind in ("input", "output")}
     return Call(
         given.recipe, tuple(given.set), places["input"], places["output"], bool(getattr(given, "refresh", False))
@@ -80,6 +83,15 @@ def read_section(component: Component, model: type[S], call: Call) -> S:
     if not isinstance(section, model):
         raise RecipeError(f"{call.recipe}: the section {component.name} is not this component's")
     return section
+
+
+def _check_version(component: Component, asked: str | None) -> None:
+    """What was written for one version of a component must not be made by another under the old name."""
+    if asked is None or asked == component.version:
+        return
+    newer = version.is_newer(asked, component.version)
+    way_out = "update Cairn" if newer else "`cairn dag --write` takes it up"
+    raise StageError(f"{component.name}: asked for version {asked}, but {component.version} is installed: {way_out}")
 
 
 def _places(parser: argparse.ArgumentParser, kind: str, values: Sequence[str]) -> dict[str, Path]:

@@ -27,17 +27,19 @@ class Stage:
     """One node of the DAG."""
 
     name: str
+    version: str
+    """Of the component."""
     inputs: dict[str, Path]
     outputs: dict[str, Path]
 
-    @property
-    def metadata(self) -> Path:
-        """The file that holds the component's version."""
-        return Path("components", self.name, "metadata.yaml")
-
     def command(self, overrides: Sequence[str] = ()) -> list[str]:
-        """The arguments of the component's door, after `python`."""
-        words = ["-m", f"components.{self.name}", "--recipe", str(RECIPE)]
+        """The arguments of the component's door, after `python`.
+
+        They name the version: when it is raised the command is another one, so DVC runs the stage. A project thereby
+        needs no file of Cairn's own to depend on, and its `dvc.yaml` is refused by a Cairn that would do something
+        else.
+        """
+        words = ["-m", f"components.{self.name}", "--for-version", self.version, "--recipe", str(RECIPE)]
         words += [word for name, path in self.inputs.items() for word in ("--input", f"{name}={path}")]
         words += [word for name, path in self.outputs.items() for word in ("--output", f"{name}={path}")]
         return words + [word for override in overrides for word in ("--set", override)]
@@ -61,7 +63,8 @@ def stages() -> tuple[Stage, ...]:
                 raise StageError(f"components/{name}/metadata.yaml: {made[artifact]} makes {artifact!r} too")
             made[artifact] = name
         inputs = {artifact: place(artifact) for artifact in component.inputs}
-        found.append(Stage(name, inputs, {artifact: place(artifact) for artifact in component.outputs}))
+        outputs = {artifact: place(artifact) for artifact in component.outputs}
+        found.append(Stage(name, component.version, inputs, outputs))
     return tuple(found)
 
 
@@ -97,9 +100,10 @@ def _dvc_stage(stage: Stage) -> dict[str, Any]:
     options: dict[str, Any] = {"persist": True}
     if "sources" in stage.outputs:
         options["cache"] = False  # a lock file is kept by Git
+    deps = {"deps": [str(path) for path in stage.inputs.values()]} if stage.inputs else {}
     return {
         "cmd": " ".join(["python", *stage.command()]),
-        "deps": [str(path) for path in (*stage.inputs.values(), stage.metadata)],
+        **deps,
         "params": [stage.name],
         "outs": [{str(path): options} for path in stage.outputs.values()],
     }
