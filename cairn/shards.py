@@ -38,6 +38,7 @@ def map_shards(
         StageError: a worker died (most often: out of memory). Finished shards are kept.
     """
     done.mkdir(parents=True, exist_ok=True)
+    (done / "total").write_text(str(len(shards)))  # for who looks at it from outside
     kept = {int(path.stem): path for path in done.glob("*.json")}
     todo = [index for index in range(len(shards)) if index not in kept]
     with progress(label, len(shards), "shards", done=len(kept)) as shown:

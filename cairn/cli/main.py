@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cairn.cli import dag, run
+from cairn.cli import dag, run, status
 from cairn.errors import EXIT_BAD_INPUT, guard, one_line
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("run")(run.run)
+app.command("status")(status.status)
 app.command("snapshot")(run.snapshot)
 app.command("dag")(dag.dag)
 

@@ -51,6 +51,17 @@ class Resource:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Which code it was."""
+
+    sha256: str
+    commit: str | None
+    """Of Git; None where there was no checkout."""
+    dirty: bool
+    """Whether it differed from the commit."""
+
+
+@dataclass(frozen=True)
 class Attestation:
     """A statement whose signature was checked."""
 
@@ -65,8 +76,53 @@ class Attestation:
     @property
     def inputs(self) -> dict[str, str]:
         """Name to digest of everything the stage depended on."""
-        dependencies = self.statement["predicate"]["buildDefinition"]["resolvedDependencies"]
-        return {dependency["name"]: dependency["digest"]["sha256"] for dependency in dependencies}
+        return {one["name"]: one["digest"]["sha256"] for one in self._definition["resolvedDependencies"]}
+
+    @property
+    def component(self) -> str:
+        """Name of the component, which is that of the stage."""
+        return str(self._definition["externalParameters"]["component"])
+
+    @property
+    def version(self) -> str:
+        """Of the component."""
+        return str(self._definition["externalParameters"]["version"])
+
+    @property
+    def section(self) -> Any:
+        """The section of the recipe, defaults filled in."""
+        return self._definition["externalParameters"]["section"]
+
+    @property
+    def stage_key(self) -> str:
+        """What it was made under."""
+        return str(self._definition["internalParameters"]["stageKey"])
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions of the bit-affecting packages."""
+        return dict(self._definition["internalParameters"]["packages"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the work said of itself: speed, world size, where it was resumed."""
+        return dict(self._definition["internalParameters"]["facts"])
+
+    @property
+    def code(self) -> Code:
+        """Cairn's own code at the time."""
+        said = next(one for one in self._definition["resolvedDependencies"] if one["name"] == "cairn")
+        noted = said.get("annotations", {})
+        return Code(said["digest"]["sha256"], noted.get("commit"), noted.get("dirty") is not None)
+
+    @property
+    def finished(self) -> str:
+        """When the stage ended: ISO 8601, UTC."""
+        return str(self.statement["predicate"]["runDetails"]["metadata"]["finishedOn"])
+
+    @property
+    def _definition(self) -> Any:
+        return self.statement["predicate"]["buildDefinition"]
 
 
 # Keys

@@ -1,0 +1,50 @@
+"""How verbs print: tables that fit the terminal, whole lines elsewhere, and JSON for programs."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDE = 200  # columns where there is no terminal that could be too narrow
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show(shown: "Table") -> None:
+    """Print a table. Text is shown as it is: `[` in a value is no markup."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(shown)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def table(*columns: str) -> "Table":
+    """A table without lines. A column whose name ends in `>` is aligned to the right."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+    return made
+
+
+def short(digest: Any) -> str:
+    """The beginning of a digest."""
+    return str(digest)[:12] if digest else "none"
+
+
+def written(value: Any) -> str:
+    """A recipe value as it would stand in a recipe."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

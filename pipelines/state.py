@@ -1,0 +1,193 @@
+"""What state each stage is in, and why: read from the disk and the store, without running anything.
+
+The rule is the runner's own: a stage is up to date when a trusted attestation stands under its stage key and its
+outputs have the digests that it names. Where they do not, the attestation of what lies there tells which part of the
+key has changed since.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import cairn.recipe
+from cairn.errors import AttestationError, SourceError
+from cairn.lineage import attestation, environment
+from cairn.lineage.attestation import Attestation, Code
+from cairn.lineage.digests import Digests
+from cairn.lineage.stage import Component
+from cairn.lineage.store import Store, identity
+from cairn.recipe import Section
+from components.recipe import Recipe
+from components.snapshot.lock import read_lock
+from pipelines.differences import Difference, differences, flat
+from pipelines.stages import RECIPE, Stage, stages
+from pipelines.work import Work, work_of
+
+
+class State(Enum):
+    """What a stage's outputs are, seen from the recipe in force."""
+
+    UP_TO_DATE = "up to date"
+    STORED = "in the store"
+    """Made before: a run brings the bytes back and does no work."""
+    STALE = "stale"
+    MISSING = "missing"
+    INTERRUPTED = "interrupted"
+    """Begun and stopped: a run goes on from there."""
+    RUNNING = "running"
+
+
+SETTLED = (State.UP_TO_DATE, State.STORED)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One stage."""
+
+    stage: str
+    state: State
+    key: str | None
+    """The stage key; None while an input is missing."""
+    outputs: Mapping[str, str | None]
+    """Digest of what lies at each output's place."""
+    why: tuple[Difference, ...] = ()
+    """What differs from the attestation that made the present outputs, or from the bytes it names."""
+    work: Work | None = None
+    code: Code | None = None
+    """The code that made the outputs, where it is not the code that is running now."""
+    finished: str | None = None
+    """When the outputs were made."""
+
+
+def standings(overrides: Sequence[str] = (), root: Path = Path()) -> list[Standing]:
+    """Every stage of the project at `root`, in the order in which they run.
+
+    Raises:
+        RecipeError: there is no valid recipe. StoreError: the store cannot be reached.
+    """
+    recipe = cairn.recipe.load(Recipe, root / RECIPE, overrides)
+    reader = _Reader(root, Store.default(root), Digests(root))
+    found: list[Standing] = []
+    for stage in stages():
+        found.append(reader.standing(stage, getattr(recipe, stage.name), found))
+    reader.digests.keep()
+    return found
+
+
+@dataclass
+class _Reader:
+    """Reads one project."""
+
+    root: Path
+    store: Store
+    digests: Digests
+    keys: dict[str, Any] = field(default_factory=dict)
+    settled: dict[str, str | None] = field(default_factory=dict)
+    """Digest of every artifact seen so far: of what lies there, or of what a run would bring back from the store."""
+
+    def standing(self, stage: Stage, section: Section, before: Sequence[Standing]) -> Standing:
+        inputs = {name: self.settled[name] for name in stage.inputs}
+        outputs = {name: self.digests.of(path) for name, path in stage.outputs.items()}
+        unsettled = tuple(
+            Difference("before", one.stage, None, one.state.value)
+            for one in before
+            if set(one.outputs) & set(inputs) and one.state not in SETTLED
+        )
+        last = self._maker(outputs)
+        key: str | None = None
+        if stage.name == "snapshot":
+            key = f"snapshot-{identity(section.model_dump(mode='json'))}"
+            state, why = self._snapshot(stage, section, key, last)
+        elif not all(inputs.values()):
+            missing = tuple(Difference("input", name, None, None) for name, digest in inputs.items() if digest is None)
+            state, why = State.MISSING, unsettled or missing
+        else:
+            component = Component.of(f"components.{stage.name}")
+            digests = {name: digest for name, digest in inputs.items() if digest is not None}
+            key = component.key(section, digests)
+            state, why = self._stage(component, section, key, digests, outputs, last)
+            if unsettled:
+                state, why = State.STALE if state in SETTLED else state, (*unsettled, *why)
+        self.settled |= outputs | ({one.name: one.then for one in why} if state is State.STORED else {})
+        code = last.code if last and last.code.sha256 != environment.code()["sha256"] else None
+        standing = Standing(stage.name, state, key, outputs, why, code=code, finished=last.finished if last else None)
+        work = work_of(stage.name, key, self.root / ".cairn")
+        if work is None:
+            return standing
+        return replace(standing, state=State.INTERRUPTED if work.process is None else State.RUNNING, work=work)
+
+    def _snapshot(
+        self, stage: Stage, section: Section, key: str, last: Attestation | None
+    ) -> tuple[State, tuple[Difference, ...]]:
+        path = self.root / stage.outputs["sources"]
+        if not path.exists():
+            return State.MISSING, ()
+        try:
+            lock = read_lock(path)
+        except SourceError as error:
+            return State.STALE, (Difference("output", "sources", None, str(error)),)
+        if f"snapshot-{lock.recipe}" != key:
+            changed = differences("recipe", flat(last.section, "snapshot"), _flat(section, "snapshot")) if last else ()
+            return State.STALE, changed or (Difference("recipe", "snapshot", lock.recipe, key.partition("-")[2]),)
+        if lock.tree is not None and not self.store.has(lock.tree):
+            return State.STALE, (Difference("output", "sources", lock.tree, None),)
+        return State.UP_TO_DATE, ()
+
+    def _stage(
+        self,
+        component: Component,
+        section: Section,
+        key: str,
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, str | None],
+        last: Attestation | None,
+    ) -> tuple[State, tuple[Difference, ...]]:
+        lost: tuple[Difference, ...] = ()
+        for attested in self._under(key):
+            lost = differences("output", attested.outputs, outputs)
+            if not lost:
+                return State.UP_TO_DATE, ()
+            if all(self.store.has(one.then) for one in lost):
+                return State.STORED, lost
+        state = State.STALE if any(outputs.values()) else State.MISSING
+        if last is None:
+            nobody = tuple(Difference("output", name, None, digest) for name, digest in outputs.items() if digest)
+            return state, lost or nobody
+        return state, (
+            *lost,
+            *differences("version", {component.name: last.version}, {component.name: component.version}),
+            *differences("input", {name: last.inputs.get(name) for name in inputs}, inputs),
+            *differences("recipe", flat(last.section, component.name), _flat(section, component.name)),
+            *differences("package", last.packages, component.package_versions()),
+        )
+
+    def _under(self, key: str) -> Iterator[Attestation]:
+        for _, envelope in attestation.made_under(self.store, key):
+            verified = self._verified(envelope)
+            if verified and verified.stage_key == key:
+                yield verified
+
+    def _maker(self, outputs: Mapping[str, str | None]) -> Attestation | None:
+        """The newest trusted attestation of what lies at the outputs' places."""
+        found = [
+            verified
+            for digest in outputs.values()
+            if digest is not None
+            for _, envelope in attestation.made(self.store, digest)
+            if (verified := self._verified(envelope)) is not None
+        ]
+        return max(found, key=lambda one: one.finished, default=None)
+
+    def _verified(self, envelope: bytes) -> Attestation | None:
+        # Asked for only now: the first call makes a key where there is none.
+        self.keys = self.keys or attestation.trusted_keys()
+        try:
+            return attestation.verify(envelope, self.keys)
+        except AttestationError:
+            return None
+
+
+def _flat(section: Section, name: str) -> dict[str, Any]:
+    return flat(section.model_dump(mode="json"), name)
