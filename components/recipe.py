@@ -5,6 +5,7 @@ from components.evaluate.recipe import Evaluate
 from components.export.recipe import Export
 from components.ingest.recipe import Ingest
 from components.pretrain.recipe import Pretrain
+from components.report.recipe import Report
 from components.snapshot.recipe import Snapshot
 from components.tokenize.recipe import Tokenize
 
@@ -18,3 +19,4 @@ class Recipe(Section):
     pretrain: Pretrain
     export: Export
     evaluate: Evaluate
+    report: Report = Report()

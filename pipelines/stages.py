@@ -18,7 +18,7 @@ from cairn.errors import StageError
 from cairn.lineage.stage import Component
 
 # In an order in which they can run.
-NAMES = ("snapshot", "ingest", "tokenize", "pretrain", "export", "evaluate")
+NAMES = ("snapshot", "ingest", "tokenize", "pretrain", "export", "evaluate", "report")
 RECIPE = Path("params.yaml")
 
 
@@ -89,9 +89,14 @@ def mermaid() -> str:
     """The DAG as a Mermaid flow chart: stages are boxes, artifacts are rounded."""
     lines = ["flowchart LR"]
     for stage in stages():
-        lines += [f"    {artifact}([{artifact}]) --> {stage.name}" for artifact in stage.inputs]
-        lines += [f"    {stage.name} --> {artifact}([{artifact}])" for artifact in stage.outputs]
+        lines += [f"    {_node(artifact)} --> {stage.name}" for artifact in stage.inputs]
+        lines += [f"    {stage.name} --> {_node(artifact)}" for artifact in stage.outputs]
     return "\n".join(lines) + "\n"
+
+
+def _node(artifact: str) -> str:
+    # Mermaid knows nodes by name, and a stage may be called what its artifact is.
+    return f"{artifact}_artifact([{artifact}])" if artifact in NAMES else f"{artifact}([{artifact}])"
 
 
 def _dvc_stage(stage: Stage) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from cairn.errors import ArtifactError
 from cairn.lineage.artifact import readable, written_aside
+from trainer.manifest import read_manifest
 
-FORMAT = "cairn-checkpoint-v1"
 FILE_BYTES = 1 << 30
 KEPT = 2  # checkpoints in progress; the older is there in case the newer is damaged
 
@@ -78,11 +78,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises ArtifactError when it is incomplete, damaged or of another format.
     """
-    path = folder / "checkpoint.json"
+    manifest = read_manifest(folder)
     try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["format"] != FORMAT:
-            raise ArtifactError(f"{path}: is of format {manifest['format']!r}; this version reads {FORMAT}")
         files = sorted(folder.glob("model-*.safetensors"))
         if not files or not files[0].name.endswith(f"-of-{len(files):05d}.safetensors"):
             raise ArtifactError(f"{folder}: files of the checkpoint are missing")
@@ -91,9 +88,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             with safe_open(file, "pt") as opened:
                 weights |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return manifest, weights
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file: run the pretrain stage first") from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: is not a sound checkpoint: {error}") from None
 
 

@@ -13,10 +13,11 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable
 from cairn.progress import progress
-from trainer.checkpoint import FORMAT, load_progress, save_progress, save_weights, weights_of
+from trainer.checkpoint import load_progress, save_progress, save_weights, weights_of
 from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
 from trainer.lease import Watch
+from trainer.manifest import FORMAT
 from trainer.metrics import NoBoard, Speed, TrainingLog, board
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_

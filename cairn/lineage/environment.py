@@ -21,6 +21,7 @@ from cairn.lineage.artifact import canonical
 from cairn.resources import Resources
 
 CODE = ("cairn", "trainer", "components", "pipelines")
+CODE_SUFFIXES = (".py", ".yaml", ".css", ".js")
 ROOT = Path(__file__).resolve().parents[2]
 # Instruction sets that decide which kernels, and so which bits, a CPU build of torch uses.
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile", "asimd", "bf16", "sve", "sha_ni")
@@ -51,7 +52,7 @@ def package_version(name: str) -> str:
 @cache
 def code() -> dict[str, Any]:
     """Digest of Cairn's own code, and the Git commit it stands at with the digest of what differs from it."""
-    files = [path for package in CODE for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".yaml")]
+    files = [path for package in CODE for path in (ROOT / package).rglob("*") if path.suffix in CODE_SUFFIXES]
     listing = [(path.relative_to(ROOT).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
     commit = _git("rev-parse", "HEAD")
     difference = _git("diff", "HEAD", "--", *CODE) if commit else None

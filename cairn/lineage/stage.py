@@ -82,6 +82,8 @@ class Task:
     """Scratch that survives a kill and belongs to this stage key alone: finished units of work go here."""
     store: Store
     resources: Resources
+    digests: Mapping[str, str]
+    """Input name to digest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the attestation should say besides: seeds, world size, where it was resumed."""
 
@@ -136,7 +138,7 @@ def run_stage(
             path.mkdir(parents=True)
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
-        task = Task(key, inputs, staged, scratch, store, resources)
+        task = Task(key, inputs, staged, scratch, store, resources, digests)
         interrupted = work(section, task)
         made = {}
         for name, path in staged.items():

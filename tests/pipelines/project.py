@@ -15,7 +15,7 @@ from cairn.lineage.environment import CODE
 from pipelines.stages import NAMES, place
 
 ROOT = Path(__file__).resolve().parents[2]
-ARTIFACTS = ("documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model", "scores")
+ARTIFACTS = ("documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model", "scores", "report")
 NOUNS = "cairn stone path ridge summit valley river marker walker compass map lantern boot rope cloud".split()
 VERBS = "marks follows finds loses crosses climbs leaves reaches holds carries watches repeats".split()
 

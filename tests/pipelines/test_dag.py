@@ -43,4 +43,5 @@ def test_the_edges_are_those_of_the_design() -> None:
         "pretrain": ({"tokens"}, {"checkpoint", "optimizer"}),
         "export": ({"checkpoint", "tokenizer"}, {"model"}),
         "evaluate": ({"model", "documents"}, {"scores"}),
+        "report": ({"documents", "tokens", "checkpoint", "model", "scores"}, {"report"}),
     }

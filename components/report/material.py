@@ -1,0 +1,281 @@
+"""What the report is made from: a few small files of five artifacts, read and checked.
+
+The weights, the documents and the tokens themselves are not read; a door that fetches artifacts may leave them out.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cairn.errors import ArtifactError, one_line
+from trainer.manifest import read_manifest
+from trainer.recipe import ModelShape
+
+# Input to the files of it that are read.
+READS = {
+    "documents": ("ledger.json",),
+    "tokens": ("tokens.json",),
+    "checkpoint": ("checkpoint.json", "training.jsonl"),
+    "model": ("README.md", "config.json"),
+    "scores": ("scores.json", "samples.json"),
+}
+MADE_BY = {
+    "documents": "ingest",
+    "tokens": "tokenize",
+    "checkpoint": "pretrain",
+    "model": "export",
+    "scores": "evaluate",
+}
+DEVELOPMENT = "development_bits_per_byte."
+
+
+class File(BaseModel):
+    """The form of a file that another stage wrote. Keys that are not named here may be there too."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class Tally(File):
+    """Documents, and their bytes."""
+
+    documents: int
+    bytes: int
+
+
+class Source(File):
+    """One source in the ledger. Bytes are of raw text."""
+
+    domain: str
+    licence: str
+    came: Tally = Field(alias="in")
+    kept: Tally
+    dropped: dict[str, Tally]
+    """By reason."""
+
+
+class Ledger(File):
+    """`documents/ledger.json`."""
+
+    sources: dict[str, Source]
+    splits: dict[str, dict[str, Tally]]
+    """Split to domain. Bytes are of the final text."""
+
+
+class Shard(File):
+    tokens: int
+    bytes: int
+
+
+class TokenSplit(File):
+    shards: list[Shard]
+
+
+class TokenSet(File):
+    """`tokens/tokens.json`."""
+
+    vocab_size: int
+    tokenizer: str
+    """sha256 of tokenizer.json."""
+    splits: dict[str, TokenSplit]
+
+    def count(self, split: str) -> int:
+        """Tokens of a split."""
+        return sum(shard.tokens for shard in self.splits[split].shards) if split in self.splits else 0
+
+
+class Manifest(File):
+    """`checkpoint/checkpoint.json`."""
+
+    parameters: int
+    tokens_seen: int
+    step: int
+    seed: int
+    precision: str
+    model: ModelShape
+
+
+class Score(File):
+    """Held-out text of one domain, all of it or what the leak filter leaves. Without documents there is no score."""
+
+    documents: int
+    bytes: int
+    bits_per_byte: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    compressors: dict[str, float] = {}
+
+
+class Domain(File):
+    """The two scores of a domain."""
+
+    naive: Score
+    filtered: Score
+
+
+class Setting(File):
+    """How the model was scored."""
+
+    context: int
+    stride: int
+    leak_threshold: float
+
+
+class Scores(File):
+    """`scores/scores.json`."""
+
+    bits_per_byte: dict[str, Domain]
+    setting: Setting
+
+
+class Sample(File):
+    """How the model goes on after the beginning of a held-out document."""
+
+    domain: str
+    document: str
+    prompt: str
+    continuation: str
+
+
+class Samples(File):
+    """`scores/samples.json`."""
+
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Log:
+    """`checkpoint/training.jsonl`, by column. A value that is missing or no number is NaN."""
+
+    steps: list[float]
+    columns: dict[str, list[float]]
+
+    def column(self, name: str) -> list[float]:
+        """One value for each logged step."""
+        return self.columns.get(name, [math.nan] * len(self.steps))
+
+    def development(self) -> dict[str, list[float]]:
+        """Domain to bits per byte on its development split; NaN at steps at which it was not measured."""
+        return {
+            name.removeprefix(DEVELOPMENT): values
+            for name, values in self.columns.items()
+            if name.startswith(DEVELOPMENT)
+        }
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the page is drawn from."""
+
+    name: str
+    """What the model card calls the model."""
+    architecture: str
+    """The class that loads it."""
+    manifest: Manifest
+    tokens: TokenSet
+    ledger: Ledger
+    log: Log
+    scores: Scores
+    samples: list[Sample]
+    digests: Mapping[str, str]
+    """Artifact to digest."""
+
+
+M = TypeVar("M", bound=File)
+
+
+def read(inputs: Mapping[str, Path], digests: Mapping[str, str]) -> Material:
+    """Read what the report needs.
+
+    Raises ArtifactError when a file is missing, damaged, or of a format that this version does not know.
+    """
+    config = _json(inputs["model"] / "config.json", "model")
+    manifest, samples = inputs["checkpoint"] / "checkpoint.json", inputs["scores"] / "samples.json"
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    return Material(
+        name=_name(inputs["model"] / "README.md"),
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
+        manifest=_as(Manifest, read_manifest(inputs["checkpoint"]), manifest, "checkpoint"),
+        tokens=_file(TokenSet, inputs["tokens"] / "tokens.json", "tokens", "cairn-tokens-v1"),
+        ledger=_file(Ledger, inputs["documents"] / "ledger.json", "documents", "cairn-documents-v1"),
+        log=_log(inputs["checkpoint"] / "training.jsonl"),
+        scores=_file(Scores, inputs["scores"] / "scores.json", "scores"),
+        samples=_as(Samples, {"samples": _json(samples, "scores")}, samples, "scores").samples,
+        digests=dict(digests),
+    )
+
+
+def _file(model: type[M], path: Path, artifact: str, known: str | None = None) -> M:
+    data = _json(path, artifact)
+    said = data.get("format") if isinstance(data, dict) else None
+    if known is not None and said != known:
+        raise ArtifactError(f"{path}: is of format {said!r}; this version reads {known}")
+    return _as(model, data, path, artifact)
+
+
+def _as(model: type[M], data: Any, path: Path, artifact: str) -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise ArtifactError(
+            f"{path}: {one_line(where)[:200]}: {fault['msg']}: run the {MADE_BY[artifact]} stage again"
+        ) from None
+
+
+def _json(path: Path, artifact: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file: run the {MADE_BY[artifact]} stage first") from None
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: is damaged: {one_line(error)[:200]}: run the {MADE_BY[artifact]} stage again"
+        ) from None
+
+
+def _log(path: Path) -> Log:
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file: run the pretrain stage first") from None
+    steps: list[float] = []
+    columns: dict[str, list[float]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = _line(line)
+            step = float(row.pop("step"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path}: line {number}: is damaged: {one_line(error)[:200]}: run the pretrain stage again"
+            ) from None
+        for name, value in row.items():
+            if name not in columns:
+                columns[name] = [math.nan] * len(steps)
+            columns[name].append(float(value) if type(value) in (int, float) else math.nan)
+        steps.append(step)
+        for values in columns.values():
+            if len(values) < len(steps):
+                values.append(math.nan)
+    return Log(steps, columns)
+
+
+def _line(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)  # it knows NaN and Infinity
+
+
+def _name(card: Path) -> str:
+    try:
+        lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        raise ArtifactError(f"{card}: no such file: run the export stage first") from None
+    return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "model")
