@@ -46,6 +46,10 @@ class StageError(CairnError):
     """A stage cannot run: what it needs is missing, busy or too small."""
 
 
+class PipelineError(CairnError):
+    """A compiled pipeline holds what it should not, or is none."""
+
+
 def one_line(text: object) -> str:
     """`text` with every run of white space made one space."""
     return " ".join(str(text).split())

@@ -41,16 +41,21 @@ def load(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         raise RecipeError(f"{path}: no such recipe: copy one from recipes/ to {path.name}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
-    data = _parse(text, str(path))
+    return loads(model, text, str(path), overrides)
+
+
+def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -> S:
+    """Like `load`, for text that is at hand; `name` is what messages call it."""
+    data = _parse(text, name)
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of sections, not {type(data).__name__}")
+        raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
     for override in overrides:
         _apply(data, override)
     try:
         # JSON mode: strict about scalars, yet a YAML list may be a tuple.
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        raise _explain(error, model, text, path, overrides) from None
+        raise _explain(error, model, text, name, overrides) from None
 
 
 def _parse(text: str, name: str) -> Any:
@@ -87,7 +92,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(
-    error: ValidationError, model: type[Section], text: str, path: Path, overrides: Iterable[str]
+    error: ValidationError, model: type[Section], text: str, name: str, overrides: Iterable[str]
 ) -> RecipeError:
     faults = error.errors(include_url=False)
     first = faults[0]
@@ -96,7 +101,7 @@ def _explain(
     # A model validator reports no key of its own: it blames its section.
     named = f"{dotted}: " if dotted else ""
     overridden = next((o for o in overrides if dotted.startswith(o.partition("=")[0])), None)
-    place = f"override {overridden!r}" if overridden else f"{path}:{_line(text, where)}"
+    place = f"override {overridden!r}" if overridden else f"{name}:{_line(text, where)}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return RecipeError(f"{place}: {named}{_fault(first, model, where)}{more}")
 

@@ -1,22 +1,29 @@
-"""The command-line door of every component: what dvc.yaml, the container and `cairn run` call.
+"""The command-line door of every component: what dvc.yaml and `cairn run` call.
 
 python -m components.ingest --recipe params.yaml --input sources=sources.lock.json --output documents=DIRECTORY
+
+With `kubeflow` as its first argument it is the door of `components/kubeflow.py`.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import cairn.recipe
 from cairn import version
-from cairn.errors import RecipeError, StageError, guard
-from cairn.lineage.stage import Component, Outcome, Task, run_stage
+from cairn.errors import StageError, guard
+from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
 from cairn.lineage.store import Store
 from cairn.recipe import Section
 from cairn.resources import Resources
+from components.recipe import Recipe
+from components.summary import Read, Summary
+
+if TYPE_CHECKING:
+    from components.kubeflow import Job
 
 S = TypeVar("S", bound=Section)
 
@@ -32,14 +39,22 @@ class Call:
     refresh: bool
 
 
-def door(package: str, model: type[S], work: Callable[[S, Task], BaseException | None]) -> NoReturn:
-    """Run the stage of `package` as the command line asks, and exit."""
-    component = Component.of(package)
+def door(
+    package: str,
+    model: type[S],
+    work: Callable[[S, Task], BaseException | None],
+    summary: Callable[[Read], Summary],
+    reads: Mapping[str, Collection[str]] | None = None,
+) -> NoReturn:
+    """Run the stage of `package` as the command line asks, and exit.
 
-    def enter() -> int:
-        call = parse(component)
-        section = read_section(component, model, call)
-        outcome = run_stage(
+    Args:
+        summary: what a person sees in Kubeflow of what the stage made.
+        reads: the files that `work` reads of an input; of an input without an entry, all.
+    """
+
+    def in_project(section: S, component: Component, call: Call) -> Outcome:
+        return run_stage(
             component,
             section,
             work,
@@ -48,9 +63,43 @@ def door(package: str, model: type[S], work: Callable[[S, Task], BaseException |
             store=Store.default(),
             resources=Resources.from_environment(),
         )
+
+    def in_kubeflow(section: S, job: "Job") -> tuple[Outcome, dict[str, str]]:
+        return run_pinned(
+            job.component,
+            section,
+            work,
+            inputs=job.inputs,
+            store=job.store,
+            resources=job.resources,
+            home=job.home,
+            reads=reads,
+        )
+
+    open_door(package, model, in_project, in_kubeflow, summary)
+
+
+def open_door(
+    package: str,
+    model: type[S],
+    in_project: Callable[[S, Component, Call], Outcome],
+    in_kubeflow: "Callable[[S, Job], tuple[Outcome, Mapping[str, str]]]",
+    summary: Callable[[Read], Summary],
+) -> NoReturn:
+    """Like `door`, for a component that is run by rules of its own."""
+
+    def enter() -> None:
+        component = Component.of(package)
+        if sys.argv[1:2] == ["kubeflow"]:
+            from components import kubeflow
+
+            kubeflow.enter(component, model, in_kubeflow, summary, sys.argv[2:])
+            return
+        call = parse(component)
+        recipe = cairn.recipe.load(Recipe, call.recipe, call.overrides)
+        outcome = in_project(section_of(recipe, component, model), component, call)
         if outcome is not Outcome.RAN:
             print(f"{component.name}: {outcome.value}", file=sys.stderr)
-        return 0
 
     sys.exit(guard(enter))
 
@@ -67,25 +116,23 @@ def parse(component: Component, arguments: Sequence[str] | None = None) -> Call:
     if not component.inputs:
         parser.add_argument("--refresh", action="store_true", help="look at the sources again")
     given = parser.parse_args(arguments)
-    _check_version(component, given.for_version)
+    check_version(component, given.for_version)
     places = {kind: _places(parser, kind, getattr(given, kind)) for kind in ("input", "output")}
     return Call(
         given.recipe, tuple(given.set), places["input"], places["output"], bool(getattr(given, "refresh", False))
     )
 
 
-def read_section(component: Component, model: type[S], call: Call) -> S:
-    """This component's section, after the whole recipe was found valid: a slip in a later section is told now, not
-    after hours of training."""
-    from components.recipe import Recipe
-
-    section = getattr(cairn.recipe.load(Recipe, call.recipe, call.overrides), component.name)
+def section_of(recipe: Recipe, component: Component, model: type[S]) -> S:
+    """This component's section. The whole recipe is read: a slip in a later section is told now, not after hours of
+    training."""
+    section = getattr(recipe, component.name)
     if not isinstance(section, model):
-        raise RecipeError(f"{call.recipe}: the section {component.name} is not this component's")
+        raise TypeError(f"the section {component.name} of the recipe is not this component's")
     return section
 
 
-def _check_version(component: Component, asked: str | None) -> None:
+def check_version(component: Component, asked: str | None) -> None:
     """What was written for one version of a component must not be made by another under the old name."""
     if asked is None or asked == component.version:
         return

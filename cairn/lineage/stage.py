@@ -4,6 +4,9 @@ That tuple is the stage key. A stage is up to date when a trusted attestation st
 still have the digests it names; then nothing runs. Otherwise the work runs in `.cairn/work/<stage key>`, which survives
 a kill, and what it made is hashed, attested and moved into place, in that order: whatever is at an output's path is
 whole, and what a kill left behind is found by the next run.
+
+`run_stage` works on paths, as a project has them. `run_pinned` works on digests, for machines that share no disk: the
+store is where inputs come from and where outputs are.
 """
 
 import fcntl
@@ -11,7 +14,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +27,7 @@ from pydantic import Field
 import cairn.recipe
 from cairn.errors import AttestationError, StageError
 from cairn.lineage import attestation, environment
-from cairn.lineage.artifact import digest_of, move_into_place, read_artifact, remove
+from cairn.lineage.artifact import Artifact, digest_of, move_into_place, read_artifact, remove
 from cairn.lineage.attestation import Attestation, Resource
 from cairn.lineage.store import Store, identity
 from cairn.progress import duration
@@ -125,49 +128,139 @@ def run_stage(
     key = component.key(section, digests)
     folder = home / "work" / key
     with only_one(home, component, key):
-        for attested in _trusted(store, key):
+        for attested in trusted(store, key):
             restored = _restore(attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
                 return restored
-        print(f"{component.name}: running (stage key {key[:12]})", file=sys.stderr, flush=True)
-        began, started = datetime.now(UTC), time.monotonic()
-        staged = {name: folder / "outputs" / name for name in outputs}
+
+        def keep(path: Path) -> Artifact:
+            artifact = read_artifact(path)
+            store.write_pin(artifact)
+            return artifact
+
+        run = _Run(component, section, key, folder, store, resources, digests, time.monotonic())
+        made, interrupted = run.make(work, inputs, keep)
+        for name, output in outputs.items():
+            trash = folder / "replaced" / name
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            move_into_place(run.output(name), output, trash)
+        run.end(made, interrupted)
+        return Outcome.RAN
+
+
+def run_pinned(
+    component: Component,
+    section: S,
+    work: Callable[[S, Task], BaseException | None],
+    *,
+    inputs: Mapping[str, str],
+    store: Store,
+    resources: Resources,
+    home: Path = Path(".cairn"),
+    reads: Mapping[str, Collection[str]] | None = None,
+) -> tuple[Outcome, dict[str, str]]:
+    """Make sure that the store holds what this stage makes of `inputs`.
+
+    Where an attestation says that it does, nothing runs and nothing is fetched. No path outlives the call, but for the
+    work in progress of a run that was cut short.
+
+    Args:
+        work: as in `run_stage`.
+        inputs: digests under the names that the component declares.
+        home: where inputs are fetched to, and where work in progress lies.
+        reads: the files that `work` reads of an input, by their paths in it; of an input without an entry, all.
+
+    Returns:
+        UP_TO_DATE or RAN, and the digest of every output.
+
+    Raises:
+        StoreError: an input is not in the store, or not what its digest says.
+        StageError: another process is running this stage.
+        CairnError: what `work` raises. Its scratch is kept.
+    """
+    _check_names(component, inputs, component.outputs)
+    key = component.key(section, inputs)
+    folder = home / "work" / key
+    with only_one(home, component, key):
+        for attested in trusted(store, key):
+            if set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values())):
+                remove(folder)
+                return Outcome.UP_TO_DATE, attested.outputs
+        run = _Run(component, section, key, folder, store, resources, inputs, time.monotonic())
+        fetched = {name: folder / "inputs" / name for name in inputs}
+        for name, path in fetched.items():
+            only = (reads or {}).get(name)
+            if only is not None or digest_of(path) != inputs[name]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                store.get(inputs[name], path, only)
+        # The bytes are in the store before an attestation says what they are: whoever finds it can fetch them.
+        made, interrupted = run.make(work, fetched, store.put)
+        run.end(made, interrupted)
+        return Outcome.RAN, made
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of a stage that is not up to date."""
+
+    component: Component
+    section: Section
+    key: str
+    folder: Path
+    store: Store
+    resources: Resources
+    digests: Mapping[str, str]
+    """Input name to digest."""
+    started: float
+
+    def output(self, name: str) -> Path:
+        """Where the work puts an output, until it is moved."""
+        return self.folder / "outputs" / name
+
+    def make(
+        self,
+        work: Callable[[Any, Task], BaseException | None],
+        inputs: Mapping[str, Path],
+        keep: Callable[[Path], Artifact],
+    ) -> tuple[dict[str, str], BaseException | None]:
+        """Do the work, keep what it made and attest it; the digest of every output, and what `work` returned."""
+        print(f"{self.component.name}: running (stage key {self.key[:12]})", file=sys.stderr, flush=True)
+        began = datetime.now(UTC)
+        staged = {name: self.output(name) for name in self.component.outputs}
         for path in staged.values():
             remove(path)
             path.mkdir(parents=True)
-        scratch = folder / "scratch"
+        scratch = self.folder / "scratch"
         scratch.mkdir(exist_ok=True)
-        task = Task(key, inputs, staged, scratch, store, resources, digests)
-        interrupted = work(section, task)
+        task = Task(self.key, inputs, staged, scratch, self.store, self.resources, self.digests)
+        interrupted = work(self.section, task)
         made = {}
         for name, path in staged.items():
-            artifact = read_artifact(path)
-            if not artifact.members:
-                raise RuntimeError(f"{component.name} left its output {name} empty")
-            store.write_pin(artifact)
-            made[name] = artifact.digest
+            if not any(found.is_file() for found in path.rglob("*")):
+                raise RuntimeError(f"{self.component.name} left its output {name} empty")
+            made[name] = keep(path).digest
         record(
-            component,
-            section,
-            key,
-            dependencies=[Resource(name, digest) for name, digest in digests.items()],
+            self.component,
+            self.section,
+            self.key,
+            dependencies=[Resource(name, digest) for name, digest in self.digests.items()],
             outputs=[Resource(name, digest) for name, digest in made.items()],
             facts=task.facts,
             began=began,
-            store=store,
-            resources=resources,
+            store=self.store,
+            resources=self.resources,
         )
-        for name, path in staged.items():
-            trash = folder / "replaced" / name
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            move_into_place(path, outputs[name], trash)
-        remove(folder)
+        return made, interrupted
+
+    def end(self, made: Mapping[str, str], interrupted: BaseException | None) -> None:
+        """Drop what was work in progress and say what was made; then the interruption that came too late."""
+        remove(self.folder)
         summary = ", ".join(f"{name} {digest[:12]}" for name, digest in made.items())
-        print(f"{component.name}: {summary} ({duration(time.monotonic() - started)})", file=sys.stderr, flush=True)
+        took = duration(time.monotonic() - self.started)
+        print(f"{self.component.name}: {summary} ({took})", file=sys.stderr, flush=True)
         if interrupted is not None:
             raise interrupted
-        return Outcome.RAN
 
 
 def record(
@@ -211,7 +304,7 @@ def record(
     return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
 
 
-def _check_names(component: Component, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
+def _check_names(component: Component, inputs: Collection[str], outputs: Collection[str]) -> None:
     for kind, given, declared in (("input", inputs, component.inputs), ("output", outputs, component.outputs)):
         if set(given) != set(declared):
             raise StageError(f"{component.name}: takes {kind}s {', '.join(declared)}; got {', '.join(given) or 'none'}")
@@ -226,7 +319,7 @@ def _input_digest(name: str, path: Path) -> str:
     return digest
 
 
-def _trusted(store: Store, key: str) -> Iterator[Attestation]:
+def trusted(store: Store, key: str) -> Iterator[Attestation]:
     """Attestations under the key that a trusted key signed. The others are named and passed over."""
     keys = attestation.trusted_keys()
     for identifier, envelope in attestation.made_under(store, key):

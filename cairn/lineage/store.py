@@ -15,7 +15,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,8 +24,18 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.errors import StoreError, one_line
-from cairn.lineage.artifact import CHUNK, Artifact, Member, canonical, move_into_place, read_artifact, readable, remove
+from cairn.errors import ArtifactError, StoreError, one_line
+from cairn.lineage.artifact import (
+    CHUNK,
+    Artifact,
+    Member,
+    canonical,
+    move_into_place,
+    read_artifact,
+    readable,
+    remove,
+    written_aside,
+)
 
 TRANSFERS = 8  # files in flight at once
 
@@ -46,6 +56,23 @@ class Store:
         url = os.environ.get("CAIRN_STORE") or _default_remote(root) or str(root / ".cairn" / "store")
         return cls(url, mirrors=(str(root / ".dvc" / "cache"),))
 
+    def check(self) -> None:
+        """Raises StoreError when nothing can be kept at `url`: no such folder or bucket, no network, no credentials.
+
+        A bucket that may be read and not listed is taken as it is.
+        """
+        filesystem, path = _open_url(self.url)
+        local = isinstance(filesystem, LocalFileSystem)
+        try:
+            if not (os.path.isdir(path) if local else _bucket_exists(filesystem, path)):
+                raise StoreError(
+                    f"{self.url}: no such {'folder' if local else 'bucket'}: make it, or name the right one"
+                )
+        except StoreError:
+            raise
+        except Exception as error:  # Every file system raises what its library does.
+            raise StoreError(f"{self.url}: cannot be reached: {one_line(error) or type(error).__name__}") from None
+
     # Artifacts
 
     def put(self, path: Path) -> Artifact:
@@ -65,14 +92,7 @@ class Store:
 
     def write_pin(self, artifact: Artifact) -> None:
         """Write down what an artifact holds, whether or not its bytes are in this store."""
-        address = _directory_address(artifact) if artifact.is_directory else artifact.members[0].md5
-        pin = {
-            "directory": artifact.is_directory,
-            "md5": address,
-            "size": artifact.size,
-            "members": [asdict(member) for member in artifact.members],
-        }
-        self.write(f"pins/{artifact.digest}.json", readable(pin))
+        self.write(f"pins/{artifact.digest}.json", readable(_pin(artifact)))
 
     def pin(self, digest: str) -> Artifact | None:
         """What the artifact of this digest holds, or None when it was never pinned here.
@@ -82,13 +102,8 @@ class Store:
         data = self.read(f"pins/{digest}.json")
         if data is None:
             return None
-        try:
-            pin = json.loads(data)
-            artifact = Artifact(tuple(Member(**member) for member in pin["members"]), bool(pin["directory"]))
-            true = artifact.digest == digest
-        except (ValueError, KeyError, TypeError, IndexError):
-            true = False
-        if not true:
+        artifact = _pinned(data)
+        if artifact is None or artifact.digest != digest:
             raise StoreError(
                 f"{self.url}/pins/{digest}.json: does not describe this artifact: it was changed or cut short"
             )
@@ -102,14 +117,21 @@ class Store:
         with ThreadPoolExecutor(TRANSFERS) as threads:
             return all(threads.map(lambda member: self._locate(member) is not None, artifact.members))
 
-    def get(self, digest: str, destination: Path) -> None:
+    def get(self, digest: str, destination: Path, only: Collection[str] | None = None) -> None:
         """Put the artifact of this digest at `destination`, written aside and checked by sha256.
+
+        Args:
+            only: the paths in a directory that are wanted; None is all of it.
 
         Raises StoreError when it is not pinned, an object is missing, or bytes are not what the digest says.
         """
         artifact = self.pin(digest)
         if artifact is None:
             raise StoreError(f"{self.url}: holds no pin for {digest}")
+        members = [member for member in artifact.members if only is None or member.path in only]
+        if only is not None and len(members) != len(set(only)):
+            missing = sorted(set(only) - {member.path for member in members})
+            raise StoreError(f"{self.url}: artifact {digest} holds no {', '.join(missing)}")
         aside = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:12]}")
 
         def fetch(member: Member) -> None:
@@ -125,7 +147,7 @@ class Store:
 
         try:
             with ThreadPoolExecutor(TRANSFERS) as threads:
-                list(threads.map(fetch, artifact.members))
+                list(threads.map(fetch, members))
             move_into_place(aside, destination, aside.with_name(aside.name + ".old"))
         finally:
             remove(aside)
@@ -139,6 +161,25 @@ class Store:
         if url is None:
             raise StoreError(f"{self.url}/{_address(member.md5)}: {member.path} is missing from the store")
         return cast(BinaryIO, fsspec.open(url, "rb").open())
+
+    def read_member(self, digest: str, path: str) -> bytes:
+        """The bytes of one small file of a pinned artifact, checked by sha256.
+
+        Args:
+            path: the file's, in a directory; of an artifact that is one file, that file is read.
+
+        Raises StoreError when the artifact is not pinned, has no such file, or the bytes are not that file's.
+        """
+        artifact = self.pin(digest)
+        members = artifact.members if artifact else ()
+        member = next((one for one in members if one.path == path or not (artifact and artifact.is_directory)), None)
+        if member is None:
+            raise StoreError(f"{self.url}: holds no pin for {path} of {digest}")
+        with self.open(member) as source:
+            data = source.read()
+        if hashlib.sha256(data).hexdigest() != member.sha256:
+            raise StoreError(f"{self.url}/{_address(member.md5)}: holds other bytes than {path} of {digest}")
+        return data
 
     # Small records
 
@@ -238,6 +279,54 @@ class Store:
 
     def _at(self, key: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return _open_url(posixpath.join(self.url, key))
+
+
+def write_pin_file(path: Path, artifact: Artifact) -> None:
+    """Write a pin as a file of its own: what a store keeps under `pins/`, and the digest that it is kept under."""
+    with written_aside(path) as aside:
+        aside.write_bytes(readable({"digest": artifact.digest, **_pin(artifact)}))
+
+
+def read_pin_file(path: Path) -> Artifact:
+    """The artifact that a pin file describes. Raises ArtifactError when the file is missing or no sound pin."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
+    artifact = _pinned(data)
+    if artifact is None or json.loads(data).get("digest") != artifact.digest:
+        raise ArtifactError(f"{path}: is not a pin, or was changed or cut short: run the stage that writes it again")
+    return artifact
+
+
+def _pin(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "directory": artifact.is_directory,
+        "md5": _directory_address(artifact) if artifact.is_directory else artifact.members[0].md5,
+        "size": artifact.size,
+        "members": [asdict(member) for member in artifact.members],
+    }
+
+
+def _pinned(data: bytes) -> Artifact | None:
+    """The artifact that the bytes of a pin describe, or None when they are no pin."""
+    try:
+        pin = json.loads(data)
+        artifact = Artifact(tuple(Member(**member) for member in pin["members"]), bool(pin["directory"]))
+        return artifact if artifact.digest else None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+
+
+def _bucket_exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
+    bucket = path.lstrip("/").partition("/")[0]
+    try:
+        filesystem.ls(bucket, detail=False)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        pass  # it is there, for others to list; reading and writing say more
+    return True
 
 
 def _open_url(url: str) -> tuple[fsspec.AbstractFileSystem, str]:

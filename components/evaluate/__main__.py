@@ -3,6 +3,7 @@
 from cairn.lineage.stage import Task
 from components.door import door
 from components.evaluate.recipe import Evaluate
+from components.evaluate.summary import summary
 
 
 def work(section: Evaluate, task: Task) -> None:
@@ -21,4 +22,4 @@ def work(section: Evaluate, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Evaluate, work)
+    door(__package__ or "", Evaluate, work, summary)

@@ -3,6 +3,7 @@
 from cairn.lineage.stage import Task
 from components.door import door
 from components.export.recipe import Export
+from components.export.summary import summary
 
 
 def work(section: Export, task: Task) -> None:
@@ -19,4 +20,4 @@ def work(section: Export, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Export, work)
+    door(__package__ or "", Export, work, summary)

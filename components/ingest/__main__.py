@@ -3,6 +3,7 @@
 from cairn.lineage.stage import Task
 from components.door import door
 from components.ingest.recipe import Ingest
+from components.ingest.summary import summary
 
 
 def work(section: Ingest, task: Task) -> None:
@@ -20,4 +21,4 @@ def work(section: Ingest, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Ingest, work)
+    door(__package__ or "", Ingest, work, summary)

@@ -3,6 +3,7 @@
 from cairn.lineage.stage import Task
 from components.door import door
 from components.pretrain.recipe import Pretrain
+from components.pretrain.summary import summary
 
 
 def work(section: Pretrain, task: Task) -> BaseException | None:
@@ -22,4 +23,4 @@ def work(section: Pretrain, task: Task) -> BaseException | None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Pretrain, work)
+    door(__package__ or "", Pretrain, work, summary)

@@ -16,4 +16,6 @@ def work(section: Report, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Report, work, summary)
+    from components.report.material import READS
+
+    door(__package__ or "", Report, work, summary, READS)

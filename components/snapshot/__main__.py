@@ -1,25 +1,26 @@
 """The command-line door: python -m components.snapshot --recipe params.yaml --output sources=sources.lock.json"""
 
-import sys
+from typing import TYPE_CHECKING
 
-from cairn.errors import StageError, guard
+from cairn.errors import StageError
 from cairn.lineage.stage import Component, Outcome
 from cairn.lineage.store import Store
 from cairn.resources import Resources
-from components.door import parse, read_section
+from components.door import Call, open_door
 from components.snapshot.recipe import Snapshot
+from components.snapshot.summary import summary
+
+if TYPE_CHECKING:
+    from components.kubeflow import Job
 
 
-def enter() -> int:
-    """Make sure that the lock file is there, as the command line asks."""
-    component = Component.of("components.snapshot")
-    call = parse(component)
-    section = read_section(component, Snapshot, call)
+def in_project(section: Snapshot, component: Component, call: Call) -> Outcome:
+    """Make sure that the lock file is there."""
     if call.inputs or set(call.outputs) != {"sources"}:
         raise StageError("snapshot: takes no input and makes one output: --output sources=sources.lock.json")
     from components.snapshot.snapshot import snapshot
 
-    outcome = snapshot(
+    return snapshot(
         section,
         call.outputs["sources"],
         refresh=call.refresh,
@@ -27,10 +28,21 @@ def enter() -> int:
         store=Store.default(),
         resources=Resources.from_environment(),
     )
-    if outcome is not Outcome.RAN:
-        print(f"snapshot: {outcome.value}", file=sys.stderr)
-    return 0
+
+
+def in_kubeflow(section: Snapshot, job: "Job") -> tuple[Outcome, dict[str, str]]:
+    """Make sure that the store holds the lock file."""
+    from components.snapshot.snapshot import snapshot_pinned
+
+    return snapshot_pinned(
+        section,
+        job.locked,
+        component=job.component,
+        store=job.store,
+        resources=job.resources,
+        home=job.home,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(guard(enter))
+    open_door(__package__ or "", Snapshot, in_project, in_kubeflow, summary)

@@ -63,12 +63,19 @@ class Lock(Section):
 def read_lock(path: Path) -> Lock:
     """Read `sources.lock.json`. Raises SourceError when it is missing or not one."""
     try:
-        return Lock.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file: `cairn snapshot` makes it") from None
+    return parse_lock(data, str(path))
+
+
+def parse_lock(data: bytes, name: str) -> Lock:
+    """The lock file in `data`, which messages call `name`. Raises SourceError when it is none."""
+    try:
+        return Lock.model_validate_json(data)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise SourceError(
-            f"{path}: not a lock file of sources: {where}: {fault['msg']}: `cairn snapshot` makes a new one"
+            f"{name}: not a lock file of sources: {where}: {fault['msg']}: `cairn snapshot` makes a new one"
         ) from None

@@ -8,7 +8,9 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +19,11 @@ from typing import BinaryIO
 from cairn.errors import SourceError
 from cairn.lineage.artifact import CHUNK, read_artifact, readable, remove, written_aside
 from cairn.lineage.attestation import Resource
-from cairn.lineage.stage import Component, Outcome, only_one, record
+from cairn.lineage.stage import Component, Outcome, only_one, record, trusted
 from cairn.lineage.store import Store, identity
 from cairn.progress import duration, progress
 from cairn.resources import Resources
-from components.snapshot.lock import Lock, LockedObject, LockedSource, read_lock
+from components.snapshot.lock import Lock, LockedObject, LockedSource, parse_lock, read_lock
 from components.snapshot.objects import Found, find, mark_of, open_version, unreadable, version_of
 from components.snapshot.recipe import Snapshot
 
@@ -44,8 +46,8 @@ def snapshot(
         refresh: look at the sources again even if the lock file is up to date.
 
     Returns:
-        UP_TO_DATE when nothing was read; RESTORED when the lock file stood and its objects were put into the store
-        again; RAN when a lock file was written.
+        UP_TO_DATE when nothing was read, or a refresh found nothing new; RESTORED when the lock file or its objects
+        were brought back; RAN when the sources are not what they were.
 
     Raises:
         SourceError: a source is missing, empty, unreadable or changes while it is read; or the store has lost the
@@ -56,35 +58,102 @@ def snapshot(
     standing = locked if locked is not None and locked.recipe == recipe else None
     if standing is not None and (standing.tree is None or store.has(standing.tree)):
         return Outcome.UP_TO_DATE
+    existed = output.exists()
+    with _looked(section, component, home) as look:
+        if standing is not None and look.lock != standing:
+            raise SourceError(_gone(output, standing, look.lock, store))
+        outcome = _keep(section, look, component, store, resources)
+        with written_aside(output) as aside:
+            aside.write_bytes(look.lock.bytes())
+    return Outcome.RESTORED if standing is not None or (outcome is Outcome.UP_TO_DATE and not existed) else outcome
+
+
+def snapshot_pinned(
+    section: Snapshot,
+    locked: str | None,
+    *,
+    component: Component,
+    store: Store,
+    resources: Resources,
+    home: Path = Path(".cairn"),
+) -> tuple[Outcome, dict[str, str]]:
+    """Make sure that the store holds a lock file of the sources of `section`, and their objects.
+
+    Args:
+        locked: the digest of the lock file to use; None to look at the sources as they are now.
+
+    Returns:
+        RAN when the sources are not what they were, else UP_TO_DATE; and the digest of the lock file.
+
+    Raises:
+        SourceError: as `snapshot` does, or the lock file of that digest is of other sources.
+    """
+    if locked is None:
+        with _looked(section, component, home) as look:
+            return _keep(section, look, component, store, resources), {"sources": _digest(look.lock)}
+    lock = parse_lock(store.read_member(locked, ""), f"sources {locked}")
+    if lock.recipe != identity(section.model_dump(mode="json")):
+        raise SourceError(f"sources {locked}: is the lock file of another snapshot section: run `cairn snapshot`")
+    if lock.tree is not None and not store.has(lock.tree):
+        raise SourceError(f"sources {locked}: the store {store.url} does not hold its objects ({lock.tree})")
+    return Outcome.UP_TO_DATE, {"sources": locked}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The sources as they were found."""
+
+    lock: Lock
+    work: Path
+    """Holds copies of the objects until they are kept."""
+    began: datetime
+    started: float
+
+
+@contextmanager
+def _looked(section: Snapshot, component: Component, home: Path) -> Iterator[_Look]:
+    """Look at the sources; the work folder goes when the block ends without an error."""
+    recipe = identity(section.model_dump(mode="json"))
+    work = home / "work" / f"snapshot-{recipe}"
     with only_one(home, component, f"snapshot-{recipe}"):
         began, started = datetime.now(UTC), time.monotonic()
-        work = home / "work" / f"snapshot-{recipe}"
-        lock = _resolve(section, recipe, work)
-        if standing is not None and lock != standing:
-            raise SourceError(_gone(output, standing, lock, store))
-        if lock.tree is not None:
-            store.put(work / "objects")
-        objects = lock.objects()
-        with written_aside(output) as aside:
-            aside.write_bytes(lock.bytes())
-            artifact = store.put(aside)
-            record(
-                component,
-                section,
-                component.key(section, {uri: locked.sha256 for uri, locked in objects.items()}),
-                dependencies=[Resource(uri, locked.sha256, uri=uri) for uri, locked in objects.items()],
-                outputs=[Resource("sources", artifact.digest)],
-                facts={"tree": lock.tree, "refresh": refresh},
-                began=began,
-                store=store,
-                resources=resources,
-            )
+        yield _Look(_resolve(section, recipe, work), work, began, started)
         remove(work)
+
+
+def _keep(section: Snapshot, look: _Look, component: Component, store: Store, resources: Resources) -> Outcome:
+    """See to it that the store holds the lock file and its objects, attested: UP_TO_DATE when it does already."""
+    lock = look.lock
+    objects, digest = lock.objects(), _digest(lock)
+    key = component.key(section, {uri: locked.sha256 for uri, locked in objects.items()})
+    attested = any(found.outputs == {"sources": digest} for found in trusted(store, key))
+    if attested and store.has(digest) and (lock.tree is None or store.has(lock.tree)):
+        return Outcome.UP_TO_DATE
+    if lock.tree is not None:
+        store.put(look.work / "objects")
+    written = look.work / "sources.lock.json"
+    written.write_bytes(lock.bytes())
+    store.put(written)
+    record(
+        component,
+        section,
+        key,
+        dependencies=[Resource(uri, locked.sha256, uri=uri) for uri, locked in objects.items()],
+        outputs=[Resource("sources", digest)],
+        facts={"tree": lock.tree},
+        began=look.began,
+        store=store,
+        resources=resources,
+    )
     size = sum(locked.size for locked in objects.values())
-    took = duration(time.monotonic() - started)
-    summary = f"{len(objects)} objects, {size / 1e6:.1f} MB, sources {artifact.digest[:12]} ({took})"
+    took = duration(time.monotonic() - look.started)
+    summary = f"{len(objects)} objects, {size / 1e6:.1f} MB, sources {digest[:12]} ({took})"
     print(f"snapshot: {summary}", file=sys.stderr, flush=True)
-    return Outcome.RAN if standing is None else Outcome.RESTORED
+    return Outcome.RAN
+
+
+def _digest(lock: Lock) -> str:
+    return hashlib.sha256(lock.bytes()).hexdigest()
 
 
 def _resolve(section: Snapshot, recipe: str, work: Path) -> Lock:

@@ -3,6 +3,7 @@
 from cairn.lineage.stage import Task
 from components.door import door
 from components.tokenize.recipe import Tokenize
+from components.tokenize.summary import summary
 
 
 def work(section: Tokenize, task: Task) -> None:
@@ -20,4 +21,4 @@ def work(section: Tokenize, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Tokenize, work)
+    door(__package__ or "", Tokenize, work, summary)

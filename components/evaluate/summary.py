@@ -1,0 +1,32 @@
+"""What a person sees of the scores."""
+
+import json
+
+from components.summary import Read, Summary, table
+
+
+def summary(read: Read) -> Summary:
+    """Bits per byte by domain, with intervals, beside the best compressor."""
+    scores = json.loads(read("scores", "scores.json"))
+    metrics, rows = {}, []
+    for domain, kinds in scores["bits_per_byte"].items():
+        for kind, row in kinds.items():
+            if not row["documents"]:
+                continue
+            metrics[f"bits_per_byte_{domain}_{kind}"] = row["bits_per_byte"]
+            best = min(row["compressors"], key=row["compressors"].__getitem__)
+            interval = f"{row['low']:.3f} to {row['high']:.3f}"
+            rows.append(
+                (domain, kind, row["documents"], row["bits_per_byte"], interval, best, row["compressors"][best])
+            )
+    header = (
+        "domain",
+        "documents are",
+        "documents",
+        "bits per byte",
+        "95 % interval",
+        "best compressor",
+        "its bits per byte",
+    )
+    page = "# Bits per byte on held-out text\n\n" + table(header, rows)
+    return Summary({"scores": metrics}, metrics, page)

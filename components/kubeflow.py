@@ -1,0 +1,209 @@
+"""The Kubeflow door of every component: what its container runs.
+
+python -m components.ingest kubeflow --recipe-text=TEXT --store=URL --input sources=PIN --digest sources=SHA256
+    --output documents=PIN --executor-input=JSON
+
+A pod shares no disk with the others and has neither git nor dvc. Pins go in and out as small files; the bytes are in
+the store. The digest of an input comes as a parameter besides, where Kubeflow shows it.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cairn.recipe
+from cairn.errors import ArtifactError, StoreError
+from cairn.lineage.artifact import Artifact, canonical, written_aside
+from cairn.lineage.stage import Component, Outcome
+from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from cairn.recipe import Section
+from cairn.resources import Resources
+from components.door import check_version, section_of
+from components.recipe import Recipe
+from components.summary import Read, Summary
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What this door was asked for."""
+
+    recipe: str
+    store: str
+    pins: dict[str, Path]
+    digests: dict[str, str]
+    outputs: dict[str, Path]
+    page: Path | None
+    locked: str | None
+    executor_input: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage is run on here."""
+
+    component: Component
+    inputs: Mapping[str, str]
+    """Input name to digest."""
+    locked: str | None
+    """The digest of the lock file to use; None to look at the sources. For the component that has no input."""
+    store: Store
+    resources: Resources
+    home: Path
+
+
+def enter(
+    component: Component,
+    model: type[S],
+    run: Callable[[S, Job], tuple[Outcome, Mapping[str, str]]],
+    summary: Callable[[Read], Summary],
+    arguments: Sequence[str],
+) -> None:
+    """Run the stage as the command line asks, and say what was made: in pins, in parameters, in what a person sees.
+
+    Args:
+        run: what it did, and the digest of every output.
+
+    Raises:
+        CairnError: bad input, or what `run` raises. No output is written then.
+    """
+    call = parse(component, arguments)
+    section = section_of(cairn.recipe.loads(Recipe, call.recipe, "recipe parameter"), component, model)
+    inputs = {name: _input(name, path, call.digests[name]) for name, path in call.pins.items()}
+    store = _open(call.store)
+    # On a volume that outlives the pod, a run that was cut short goes on where it was.
+    home = Path(os.environ.get("CAIRN_WORK") or ".cairn")
+    outcome, made = run(section, Job(component, inputs, call.locked, store, Resources.from_environment(), home))
+    if outcome is not Outcome.RAN:
+        print(f"{component.name}: {outcome.value}", file=sys.stderr, flush=True)
+    known = {**inputs, **made}
+    seen = summary(lambda name, path: store.read_member(known[name], path))
+    artifacts = {name: _pinned(store, digest) for name, digest in made.items()}
+    for name, path in call.outputs.items():
+        write_pin_file(path, artifacts[name])
+    if call.page is not None:
+        _write(call.page, seen.page.encode())
+    _tell(call.executor_input["outputs"], component, artifacts, seen)
+
+
+def parse(component: Component, arguments: Sequence[str]) -> Call:
+    """Read the command line. Exits with 2 and a usage line when it does not fit."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m components.{component.name} kubeflow", description=component.description
+    )
+    parser.add_argument("--for-version", help="the component's version that the caller knows; another is refused")
+    parser.add_argument("--recipe-text", required=True, metavar="YAML", help="the whole recipe")
+    parser.add_argument("--store", required=True, metavar="URL", help="where the bytes of artifacts are")
+    options = {
+        "input": ("FILE", component.inputs, "the pin of an input"),
+        "digest": ("SHA256", component.inputs, "the digest that an input's pin must have"),
+        "output": ("FILE", component.outputs, "where the pin of an output is written"),
+    }
+    for option, (metavar, _, help_text) in options.items():
+        parser.add_argument(f"--{option}", action="append", default=[], metavar=f"NAME={metavar}", help=help_text)
+    parser.add_argument("--page", type=Path, metavar="FILE", help="where a page for people is written")
+    if not component.inputs:
+        parser.add_argument(
+            "--locked", default="", type=_digest, metavar="SHA256", help="use this lock file; do not look again"
+        )
+    parser.add_argument(
+        "--executor-input", required=True, type=_executor_input, metavar="JSON", help="Kubeflow's {{$}}"
+    )
+    given = parser.parse_args(arguments)
+    check_version(component, given.for_version)
+    pairs = {option: dict(pair.partition("=")[::2] for pair in getattr(given, option)) for option in options}
+    for option, (_, names, _) in options.items():
+        if set(pairs[option]) != set(names):
+            parser.error(f"--{option}: takes {', '.join(names) or 'none'}; got {', '.join(pairs[option]) or 'none'}")
+    return Call(
+        recipe=given.recipe_text,
+        store=given.store,
+        pins={name: Path(path) for name, path in pairs["input"].items()},
+        digests=pairs["digest"],
+        outputs={name: Path(path) for name, path in pairs["output"].items()},
+        page=given.page,
+        locked=getattr(given, "locked", "") or None,
+        executor_input=given.executor_input,
+    )
+
+
+def _digest(text: str) -> str:
+    """A sha256, or nothing."""
+    if text and not re.fullmatch("[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError("is not a sha256 digest")
+    return text
+
+
+def _executor_input(text: str) -> dict[str, Any]:
+    """Kubeflow's ExecutorInput message as JSON: here, where its outputs go."""
+    message: dict[str, Any] = json.loads(text)
+    if not isinstance(message["outputs"]["outputFile"], str):
+        raise ValueError("outputs.outputFile is not a path")
+    return message
+
+
+def _input(name: str, path: Path, said: str) -> str:
+    """The digest of an input, on which its pin and its parameter agree."""
+    digest = read_pin_file(path).digest
+    if digest != said:
+        raise ArtifactError(
+            f"input {name}: the pin {path} is of {digest}, the digest parameter says {said!r}: take both from one task"
+        )
+    return digest
+
+
+def _open(url: str) -> Store:
+    if not url.strip():
+        raise StoreError("store parameter: is empty: give the URL of the store, such as s3://bucket/folder")
+    store = Store(url)
+    store.check()
+    return store
+
+
+def _pinned(store: Store, digest: str) -> Artifact:
+    artifact = store.pin(digest)
+    if artifact is None:
+        raise StoreError(f"{store.url}: holds no pin for {digest}")
+    return artifact
+
+
+def _tell(outputs: dict[str, Any], component: Component, artifacts: Mapping[str, Artifact], seen: Summary) -> None:
+    """Write Kubeflow's ExecutorOutput message: digests as parameters, and what its pages show of each artifact."""
+    properties: dict[str, Mapping[str, str | float]] = {"metrics": seen.metrics}
+    for name, artifact in artifacts.items():
+        properties[name] = {
+            "digest": artifact.digest,
+            "bytes": artifact.size,
+            "files": len(artifact.members),
+            "component": component.name,
+            "version": component.version,
+            **seen.properties.get(name, {}),
+        }
+    described = {}
+    for name, listed in outputs.get("artifacts", {}).items():
+        [descriptor] = listed["artifacts"]
+        metadata = {**descriptor.get("metadata", {}), **_finite(properties.get(name, {}))}
+        described[name] = {"artifacts": [{**descriptor, "metadata": metadata}]}
+    digests = {f"{name}_digest": artifact.digest for name, artifact in artifacts.items()}
+    _write(Path(outputs["outputFile"]), canonical({"artifacts": described, "parameterValues": digests}))
+
+
+def _finite(properties: Mapping[str, str | float]) -> dict[str, str | float]:
+    """JSON has no word for a number that is not finite."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in properties.items()
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    with written_aside(path) as aside:
+        aside.write_bytes(data)

@@ -1,0 +1,40 @@
+"""What a person sees, in Kubeflow's pages, of what a stage made: properties of artifacts, numbers to compare runs by, a
+page. Each component says it in its `summary.py`, from a few small files of its outputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+Read = Callable[[str, str], bytes]
+"""The bytes of one small file, by the name of the output and the path in it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a person sees of a stage."""
+
+    properties: Mapping[str, Mapping[str, str | float]] = field(default_factory=dict)
+    """Properties of each output, besides digest, size and version, which every output has."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that runs are compared by."""
+    page: str = ""
+    """Markdown, or HTML where the component says so."""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table: words to the left, numbers to the right. No text in it is taken for markup."""
+    numbers = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(header))]
+    ruler = ["---:" if number else "---" for number in numbers]
+    lines = [list(header), ruler, *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """`text` as Markdown that shows it as it is, on one line."""
+    # Numeric references: no Markdown reader takes them for markup, inside a table or out.
+    return "".join(one if one.isalnum() or one in " -.,:" else f"&#{ord(one)};" for one in " ".join(text.split()))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else escaped(str(value))
