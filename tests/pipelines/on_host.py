@@ -1,0 +1,37 @@
+"""Runs every command of a compiled pipeline on this machine, one after the other, as Kubeflow would in pods.
+
+python on_host.py PIPELINE.yaml ROOT PARAMETERS.json
+
+kfp.local runs containers with docker, and refuses to run them without. Here what a container would run is run as it is,
+in the current folder: the commands, placeholders and messages are those of the compiled file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from kfp import components, local
+from kfp.local import subprocess_task_handler
+
+
+class HostTaskHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
+    """Lets container components pass."""
+
+    def validate_image(self, image: str) -> None:
+        """Any image: it is not used."""
+
+    def validate_not_container_component(self, full_command: list[str]) -> None:
+        """They are what is run here."""
+
+
+def main() -> None:
+    """Run the pipeline; a task that fails ends it with an exception."""
+    pipeline, root, parameters = (Path(argument) for argument in sys.argv[1:])
+    subprocess_task_handler.SubprocessTaskHandler = HostTaskHandler
+    # Never `workspace_root`: kfp removes that folder after every run.
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    components.load_component_from_file(str(pipeline))(**json.loads(parameters.read_text()))
+
+
+if __name__ == "__main__":
+    main()
