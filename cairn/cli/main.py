@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cairn.cli import dag, run, status
+from cairn.cli import dag, init, run, status
 from cairn.errors import EXIT_BAD_INPUT, guard, one_line
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.command("init")(init.init)
 app.command("run")(run.run)
 app.command("status")(status.status)
 app.command("snapshot")(run.snapshot)

@@ -1,0 +1,158 @@
+"""`cairn init`: a new project in this folder, from a recipe and, if asked, one's own text."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cairn.errors import RecipeError
+
+GITIGNORE = ("/.cairn/", "/artifacts/", "/wandb/")
+# DVC walks the whole folder unless told not to.
+DVCIGNORE = (".venv", ".cairn", ".git")
+DVC_CONFIG = """\
+[core]
+    remote = store
+    analytics = false
+    check_update = false
+    autostage = false
+['remote "store"']
+    url = ../.cairn/store
+    verify = true
+"""
+DVC_GITIGNORE = ("/config.local", "/tmp", "/cache")
+
+
+def init(
+    recipe: Annotated[str, typer.Option("--recipe", help="Which recipe to begin with.")] = "tiny",
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="Your own text: a file, folder, glob or URL. May be given several times."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the text, an SPDX expression. Asked for.")] = None,
+    kind: Annotated[str | None, typer.Option(help="prose, or code: then the rules for prose are off.")] = None,
+    domain: Annotated[str | None, typer.Option(help="What the text is about; scores are for each domain.")] = None,
+    git: Annotated[bool, typer.Option(help="Make a Git repository where there is none.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace params.yaml and dvc.yaml.")] = False,
+) -> None:
+    """Set up a project in this folder: the recipe, dvc.yaml, and the settings of DVC and Git."""
+    from cairn.lineage.artifact import written_aside
+    from pipelines.stages import RECIPE, dvc_yaml
+
+    standing = [str(path) for path in (RECIPE, Path("dvc.yaml")) if path.exists()]
+    if standing and not force:
+        raise RecipeError(f"{standing[0]}: is there already: --force replaces it, or begin in an empty folder")
+    content = _recipe(recipe)
+    if text:
+        content = _with_sources(content, [_source(uri, licence, kind, domain) for uri in text])
+    in_git = _in_git() or (git and _git_init())
+    files = {RECIPE: content, Path("dvc.yaml"): dvc_yaml(), **_settings(in_git)}
+    with ExitStack() as all_or_none:
+        for path, said in files.items():
+            all_or_none.enter_context(written_aside(path)).write_text(said, encoding="utf-8")
+    print(f"{', '.join(str(path) for path in files)} written")
+    print(
+        "next: `cairn doctor` looks whether everything is there, `cairn run` makes the model"
+        if text
+        else "next: `cairn run` makes the model, or put your own text under snapshot.sources in params.yaml first"
+    )
+
+
+def _recipe(name: str) -> str:
+    from cairn.lineage.environment import ROOT
+
+    folder = ROOT / "recipes"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise RecipeError(f"--recipe {name}: no such recipe; there are {', '.join(known)}")
+    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
+    """The recipe with these sources; what else it says, comments too, is kept. Raises RecipeError and SourceError."""
+    import cairn.recipe
+    from cairn import recipe_text
+    from components.recipe import Recipe
+    from components.snapshot.objects import find
+
+    names: set[str] = set()
+    for source in sources:
+        source["name"] = _unused(source["name"], names)
+    said = recipe_text.read(content)
+    recipe_text.replace(said["snapshot"]["sources"], sources)
+    content = recipe_text.write(said)
+    for index, checked in enumerate(cairn.recipe.loads(Recipe, content, "params.yaml").snapshot.sources):
+        if "://" not in checked.uri:
+            find(checked, f"snapshot.sources[{index}]")
+    return content
+
+
+def _unused(name: str, names: set[str]) -> str:
+    wanted, number = name, 2
+    while name in names:
+        name, number = f"{wanted}-{number}", number + 1
+    names.add(name)
+    return name
+
+
+def _source(uri: str, licence: str | None, kind: str | None, domain: str | None) -> dict[str, str]:
+    """One source, with what was not said asked for on a terminal.
+
+    Raises RecipeError where nobody can be asked for the licence: it is never guessed.
+    """
+    stem = re.split(r"[*?\[]", uri)[0].rstrip("/").rpartition("/")[2].partition(".")[0] or "text"
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-") or "text"
+    if sys.stdin.isatty():
+        domain = domain or typer.prompt(f"{uri}: what is the text about, in a word", default=name)
+        kind = kind or typer.prompt(f"{uri}: prose or code", default="prose")
+        licence = licence or typer.prompt(f"{uri}: its licence (SPDX, such as CC-BY-4.0; LicenseRef-own for your own)")
+    if licence is None:
+        raise RecipeError(
+            f"--text {uri}: say --licence: an SPDX expression such as CC-BY-4.0, or LicenseRef-own for your own text"
+        )
+    return {"name": name, "uri": uri, "domain": domain or name, "kind": kind or "prose", "licence": licence}
+
+
+def _settings(in_git: bool) -> dict[Path, str]:
+    """The files of Git and DVC that are not there, or lack lines."""
+    found: dict[Path, str] = {}
+    if not Path(".dvc/config").exists():
+        # Without Git, DVC must be told so.
+        alone = "" if in_git else "    no_scm = true\n"
+        found[Path(".dvc/config")] = DVC_CONFIG.replace("[core]\n", f"[core]\n{alone}")
+    wanted: Mapping[str, tuple[str, ...]] = {".dvcignore": DVCIGNORE}
+    if in_git:
+        wanted = {".gitignore": GITIGNORE, ".dvc/.gitignore": DVC_GITIGNORE, **wanted}
+    for name, needed in wanted.items():
+        text = Path(name).read_text(encoding="utf-8") if Path(name).exists() else ""
+        missing = [line for line in needed if line not in text.splitlines()]
+        if missing:
+            found[Path(name)] = (text if text.endswith("\n") or not text else f"{text}\n") + "\n".join([*missing, ""])
+    return found
+
+
+def _in_git() -> bool:
+    if shutil.which("git") is None:
+        return False
+    command = ["git", "rev-parse", "--is-inside-work-tree"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _git_init() -> bool:
+    if shutil.which("git") is None:
+        return False
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    return True
+
+
+def recipes() -> Iterator[Any]:
+    """Names of the recipes, for completion."""
+    from cairn.lineage.environment import ROOT
+
+    yield from sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

@@ -1,0 +1,67 @@
+"""A recipe as a person wrote it: changed key by key, with its comments, order and spelling kept."""
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as `null`; ruamel would leave the place empty, as if something had been forgotten."""
+
+
+_Representer.add_representer(
+    type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
+def read(text: str) -> Any:
+    """The mapping in `text`, to be changed in place and given to `write`. A value read so is spelled as it was."""
+    return _yaml().load(text)
+
+
+def write(recipe: Any) -> str:
+    """The text of a mapping from `read`."""
+    text = StringIO()
+    _yaml().dump(recipe, text)
+    return text.getvalue()
+
+
+def lines(text: str) -> dict[str, int]:
+    """The line (from 1) of every key that is written down, by its dotted name; items of lists are numbered."""
+    return dict(_lines(read(text), ""))
+
+
+def _lines(node: Any, prefix: str) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    if isinstance(node, CommentedMap):
+        pairs: Any = ((key, node.lc.key(key)[0], inner) for key, inner in node.items())
+    elif isinstance(node, CommentedSeq):
+        pairs = ((index, node.lc.item(index)[0], inner) for index, inner in enumerate(node))
+    else:
+        return found
+    for key, line, inner in pairs:
+        name = f"{prefix}{key}"
+        found += [(name, line + 1), *_lines(inner, f"{name}.")]
+    return found
+
+
+def replace(items: Any, values: Sequence[Mapping[str, Any]]) -> None:
+    """Put mappings in the place of those of a list from `read`. The blank line or comment that follows it stays."""
+    last = items[-1]
+    follows = last.ca.items.get(list(last)[-1])
+    items[:] = [CommentedMap(value) for value in values]
+    if follows:
+        items[-1].ca.items[list(items[-1])[-1]] = follows
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.Representer = _Representer
+    return yaml
