@@ -1,12 +1,14 @@
 """What every recipe section shares: strict loading, dotted overrides, and errors that name file, line and key.
 
 A recipe is YAML 1.2 (so `1e-3` is a number). The sections themselves live beside the code that they steer; the whole
-`Recipe` is in `components/recipe.py`.
+`Recipe` is in `components/recipe.py`. Besides its sections it may say for which version of Cairn it was written
+(`cairn: 0.1.0`): an older one then refuses it by that, not by the first key that it does not know.
 """
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,6 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from cairn import version
 from cairn.errors import RecipeError, one_line
 
 
@@ -49,8 +52,9 @@ def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -
     data = _parse(text, name)
     if not isinstance(data, dict):
         raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
+    _check_version(data.pop("cairn", None), text, name)
     for override in overrides:
-        _apply(data, override)
+        apply(data, override)
     try:
         # JSON mode: strict about scalars, yet a YAML list may be a tuple.
         return model.model_validate_json(json.dumps(data, default=str))
@@ -68,8 +72,22 @@ def _parse(text: str, name: str) -> Any:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place. A number in the path indexes a list."""
+def _check_version(wanted: Any, text: str, name: str) -> None:
+    if wanted is None:
+        return
+    place = f"{name}:{_line(text, ['cairn'])}: cairn"
+    if not isinstance(wanted, str) or not re.fullmatch(r"\d+(\.\d+)+", wanted):
+        raise RecipeError(f"{place}: write the version of Cairn as {version.installed()} (got {json.dumps(wanted)})")
+    if version.is_newer(wanted, version.installed()):
+        raise RecipeError(f"{place}: written for Cairn {wanted}, but {version.installed()} is installed: update Cairn")
+
+
+def apply(data: dict[str, Any], override: str, parse: Callable[[str, str], Any] = _parse) -> None:
+    """Set one dotted key in place. A number in the path indexes a list.
+
+    Args:
+        parse: reads the value; its second argument is what messages call it.
+    """
     key, separator, value = override.partition("=")
     if not separator or not all(key.split(".")):
         raise RecipeError(f"override {override!r}: write it as section.key=value")
@@ -82,7 +100,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
             node = node.setdefault(part, {})
         else:
             raise RecipeError(f"override {override!r}: {part!r} is not a section")
-    parsed = _parse(value, f"override {override!r}")
+    parsed = parse(value, f"override {override!r}")
     if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
         node[int(last)] = parsed
     elif isinstance(node, dict):
