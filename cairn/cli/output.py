@@ -1,7 +1,9 @@
 """How verbs print: tables that fit the terminal, whole lines elsewhere, and JSON for programs."""
 
 import json
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,6 +40,13 @@ def table(*columns: str) -> "Table":
     for column in columns:
         made.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
     return made
+
+
+def paragraph(text: str) -> None:
+    """Print text indented, with lines that fit the terminal."""
+    width = min(100, shutil.get_terminal_size().columns)
+    for part in text.split("\n\n"):
+        print(textwrap.fill(part, width, initial_indent="  ", subsequent_indent="  "))
 
 
 def short(digest: Any) -> str:
