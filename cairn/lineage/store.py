@@ -53,7 +53,8 @@ class Store:
 
         The project's DVC cache is a mirror: it has the layout and, after `dvc repro`, the bytes.
         """
-        url = os.environ.get("CAIRN_STORE") or _default_remote(root) or str(root / ".cairn" / "store")
+        remote = default_remote(root)
+        url = os.environ.get("CAIRN_STORE") or (remote.url if remote else str(root / ".cairn" / "store"))
         return cls(url, mirrors=(str(root / ".dvc" / "cache"),))
 
     def check(self) -> None:
@@ -364,19 +365,33 @@ def _directory_address(artifact: Artifact) -> str:
     return hashlib.md5(_directory_listing(artifact), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _default_remote(root: Path) -> str | None:
-    """The URL of the project's default DVC remote. Read without dvc, which takes a second to import."""
+@dataclass(frozen=True)
+class Remote:
+    """A DVC remote."""
+
+    name: str
+    url: str
+    """As DVC means it: a relative path is taken from where the program runs."""
+    verify: bool
+    """Whether DVC compares what it fetches with its address."""
+
+
+def default_remote(root: Path) -> Remote | None:
+    """The project's default DVC remote. Read without dvc, which takes a second to import."""
     config = configparser.ConfigParser(interpolation=None)
     try:
         config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
     except configparser.Error as error:
         raise StoreError(f"{root / '.dvc' / 'config'}: cannot be read: {one_line(error)}") from None
     name = config.get("core", "remote", fallback=None)
-    url = config.get(f"'remote \"{name}\"'", "url", fallback=None)
-    if url is None or "://" in url:
-        return url
-    # DVC takes a relative path from the folder of its configuration.
-    return os.path.relpath(root / ".dvc" / url, Path())
+    section = f"'remote \"{name}\"'"
+    url = config.get(section, "url", fallback=None)
+    if name is None or url is None:
+        return None
+    if "://" not in url:
+        # DVC takes a relative path from the folder of its configuration.
+        url = os.path.relpath(root / ".dvc" / url, Path())
+    return Remote(name, url, config.get(section, "verify", fallback="false").lower() in ("true", "1", "yes", "on"))
 
 
 def records(store: Store, key: str) -> Iterator[tuple[str, bytes]]:
