@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from components.report.markup import Markup, tag
+from components.report.markup import Markup, breakable, tag
 from components.report.material import Ledger, Material, Source, Tally
-from components.report.table import Cell, Column, bar, table
-from components.report.wording import plural, share, size, whole
+from components.report.table import Cell, Column, barred, table
+from components.report.wording import plural, share, size, spelled, whole
 
-SPLITS = {"train": "trained on", "development": "for tuning", "heldout": "held out, for the scores"}
+SPLITS = {"train": "to learn from", "development": "to watch training by", "heldout": "to score"}
 
 
 def section(material: Material, most: int) -> Markup:
@@ -36,7 +36,7 @@ def _lead(material: Material) -> list[str]:
     if tokens:
         said += (
             f"The {plural(train.documents, 'document')} to train on are {size(train.bytes)} of text and "
-            f"{plural(tokens, 'token')}, {train.bytes / tokens:.2f} bytes each."
+            f"{spelled(tokens)} tokens, {train.bytes / tokens:.2f} bytes each."
         )
     return [said]
 
@@ -49,20 +49,34 @@ def _funnel(ledger: Ledger, most: int) -> Markup:
     total = max(1, came.documents)
 
     def row(name: Cell, tally: Tally, start: int, kind: str) -> None:
-        drawn = bar(start / total, (start + tally.documents) / total, kind)
-        rows.append([name, drawn, whole(tally.documents), share(tally.documents, came.documents), size(tally.bytes)])
+        cells = barred(name, start / total, (start + tally.documents) / total, kind)
+        rows.append([*cells, whole(tally.documents), share(tally.documents, came.documents), size(tally.bytes)])
 
     row("came in", came, 0, "whole")
     left = came.documents
     folded = _folded(dropped, most, lambda rest: plural(rest, "other reason"), lambda t: t.documents)
     for reason, tally in folded:
         left -= tally.documents
-        row(tag("span", tag("span", "dropped: ", class_="soft"), tag("code", reason)), tally, left, "dropped")
+        row(
+            tag(
+                "span",
+                tag("span", "− ", class_="soft"),
+                tag("code", breakable(reason)) if reason in dropped else reason,
+            ),
+            tally,
+            left,
+            "dropped",
+        )
     row("kept", kept, 0, "kept")
     start = 0
     for split in (*SPLITS, *sorted(set(ledger.splits) - set(SPLITS))):
         tally = _sum(ledger.splits.get(split, {}).values())
-        row(tag("span", split, tag("span", f" {SPLITS.get(split, '')}", class_="soft")), tally, start, "split")
+        row(
+            tag("span", breakable(split), tag("span", f" {SPLITS.get(split, '')}", class_="soft")),
+            tally,
+            start,
+            "split",
+        )
         start += tally.documents
     columns = [
         Column("", "word"),
@@ -95,8 +109,8 @@ def _shares(caption: str, noun: str, tallies: Mapping[str, Tally], most: int) ->
     total = max(1, sum(tally.bytes for tally in tallies.values()))
     rows: list[list[Cell]] = []
     for name, tally in _folded(tallies, most, lambda rest: plural(rest, f"other {noun}"), lambda t: t.bytes):
-        drawn = bar(0, tally.bytes / total, "kept")
-        rows.append([tag("bdi", name), drawn, share(tally.bytes, total), size(tally.bytes), whole(tally.documents)])
+        cells = barred(name, 0, tally.bytes / total, "kept")
+        rows.append([*cells, share(tally.bytes, total), size(tally.bytes), whole(tally.documents)])
     columns = [Column(noun, "word"), Column("", "drawn"), Column("share"), Column("bytes"), Column("documents")]
     return tag("div", table(caption, columns, rows))
 

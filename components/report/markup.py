@@ -19,7 +19,7 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef]"
     "|[\ufffe\uffff\U0001fffe\U0001ffff\U0002fffe\U0002ffff\U0010fffe\U0010ffff]"
 )
-_VOID = {"br", "meta", "input"}
+_VOID = {"meta", "wbr"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ def join(content: "Iterable[Markup | str]") -> Markup:
 def escaped(data: str) -> str:
     """Data as text or as the value of an attribute. What cannot be seen is named: NUL is ␀, U+202E is ⟨U+202E⟩."""
     return html.escape(_INVISIBLE.sub(_named, data), quote=True)
+
+
+def breakable(name: str) -> Markup:
+    """A name, in reading order of its own, that may be broken after a dot, a hyphen or an underscore."""
+    pieces = re.split(r"(?<=[._/-])", name)
+    return tag("bdi", pieces[0], *(part for piece in pieces[1:] for part in (tag("wbr"), piece)))
 
 
 def script_data(value: Any) -> Markup:

@@ -33,6 +33,7 @@ MADE_BY = {
     "scores": "evaluate",
 }
 DEVELOPMENT = "development_bits_per_byte."
+COLUMNS = ("tokens", "loss", "lr", "grad_norm")
 
 
 class File(BaseModel):
@@ -150,22 +151,15 @@ class Samples(File):
 
 @dataclass(frozen=True)
 class Log:
-    """`checkpoint/training.jsonl`, by column. A value that is missing or no number is NaN."""
+    """`checkpoint/training.jsonl`, by column: one value for each logged step, NaN where it is missing or no number."""
 
     steps: list[float]
-    columns: dict[str, list[float]]
-
-    def column(self, name: str) -> list[float]:
-        """One value for each logged step."""
-        return self.columns.get(name, [math.nan] * len(self.steps))
-
-    def development(self) -> dict[str, list[float]]:
-        """Domain to bits per byte on its development split; NaN at steps at which it was not measured."""
-        return {
-            name.removeprefix(DEVELOPMENT): values
-            for name, values in self.columns.items()
-            if name.startswith(DEVELOPMENT)
-        }
+    tokens: list[float]
+    loss: list[float]
+    lr: list[float]
+    grad_norm: list[float]
+    development: dict[str, dict[int, float]]
+    """Domain to bits per byte by the index of the logged step, where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -246,24 +240,27 @@ def _log(path: Path) -> Log:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file: run the pretrain stage first") from None
     steps: list[float] = []
-    columns: dict[str, list[float]] = {}
-    for number, line in enumerate(lines, 1):
+    columns: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    development: dict[str, dict[int, float]] = {}
+    for index, line in enumerate(lines):
         try:
             row = _line(line)
-            step = float(row.pop("step"))
+            steps.append(float(row["step"]))
+            for name, column in columns.items():
+                column.append(_number(row.get(name)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
-                f"{path}: line {number}: is damaged: {one_line(error)[:200]}: run the pretrain stage again"
+                f"{path}: line {index + 1}: is damaged: {one_line(error)[:200]}: run the pretrain stage again"
             ) from None
-        for name, value in row.items():
-            if name not in columns:
-                columns[name] = [math.nan] * len(steps)
-            columns[name].append(float(value) if type(value) in (int, float) else math.nan)
-        steps.append(step)
-        for values in columns.values():
-            if len(values) < len(steps):
-                values.append(math.nan)
-    return Log(steps, columns)
+        if len(row) > 1 + len(COLUMNS):
+            for name, value in row.items():
+                if name.startswith(DEVELOPMENT) and math.isfinite(_number(value)):
+                    development.setdefault(name.removeprefix(DEVELOPMENT), {})[index] = _number(value)
+    return Log(steps, **columns, development=development)
+
+
+def _number(value: Any) -> float:
+    return float(value) if type(value) in (float, int) else math.nan
 
 
 def _line(line: bytes) -> Any:

@@ -8,7 +8,7 @@
   const say = (row) => {
     const parts = ["step " + data.steps[row].toLocaleString("en-US")];
     data.names.forEach((name, i) => {
-      if (data.values[i][row] !== null) parts.push(name + " " + data.values[i][row]);
+      if (data.values[row][i] !== null) parts.push(name + " " + data.values[row][i]);
     });
     readout.textContent = parts.join(" · ");
   };

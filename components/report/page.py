@@ -9,13 +9,13 @@ from pathlib import Path
 from cairn.errors import ArtifactError
 from cairn.progress import duration
 from components.report import data, scores, training
-from components.report.markup import Markup, tag
+from components.report.markup import Markup, breakable, tag
 from components.report.material import Material, Sample
 from components.report.recipe import Report
 from components.report.svg import scientific
 from components.report.table import Column, table
 from components.report.times import Times
-from components.report.wording import bits, plural, short, whole
+from components.report.wording import bits, plural, short, spelled, whole
 
 FORMAT = "cairn-report-v1"
 # Data cannot hold these: its `<` is escaped.
@@ -89,16 +89,16 @@ def _header(material: Material) -> Markup:
     train = material.tokens.count("train")
     passes = f"{manifest.tokens_seen / train:.2g} passes over {short(train)}" if train else ""
     interval = f"95 % interval {bits(score.low)} – {bits(score.high)}" if math.isfinite(score.low) else ""
-    beside = f"best compressor {bits(first[1])} ({scores.compressor(first[0])})" if first else "no compressor beside it"
-    kind = f", a {material.architecture}" if material.architecture else ""
+    beside = f"best compressor {bits(first[1])}, {scores.compressor(first[0])}" if first else "no compressor beside it"
+
     return tag(
         "header",
         tag("p", "Pre-training report", class_="kicker"),
-        tag("h1", tag("bdi", material.name)),
+        tag("h1", breakable(material.name), class_="long" if len(material.name) > 48 else None),
         tag(
             "p",
-            f"A base language model of {short(manifest.parameters)} parameters{kind}, trained from scratch on "
-            f"{short(manifest.tokens_seen)} tokens.",
+            f"A base language model of {spelled(manifest.parameters)} parameters, trained from scratch on "
+            f"{spelled(manifest.tokens_seen)} tokens.",
             class_="lead",
         ),
         tag(
@@ -107,13 +107,13 @@ def _header(material: Material) -> Markup:
             _figure(
                 "Parameters",
                 short(manifest.parameters),
-                [f"{plural(shape.layers, 'layer')} of width {whole(shape.width)}"],
+                [f"{plural(shape.layers, 'layer')} of width {whole(shape.width)}", material.architecture],
             ),
             _figure("Tokens seen", short(manifest.tokens_seen), [passes]),
             _figure(
                 "Compute",
                 scientific(6.0 * manifest.parameters * manifest.tokens_seen),
-                ["operations: 6 × parameters × tokens"],
+                ["FLOP, as 6 × parameters × tokens"],
             ),
             class_="figures",
         ),
@@ -146,7 +146,7 @@ def _times(times: Times | None) -> Markup:
     code = f"code {times.commit[:12]}" + (", with changes" if times.changed else "") if times.commit else ""
     return tag(
         "dl",
-        _figure("Time", duration(times.seconds), [since, f"done {times.finished}"]),
+        _figure("Time", duration(times.seconds), [since, f"done {times.finished[:16].replace('T', ' ')} UTC"]),
         _figure("Speed", short(times.tokens_per_second), ["tokens per second"]),
         _figure("Machine", times.processor, [many, f"{times.peak_gib:.2f} GiB at most", code], "words"),
         class_="figures",

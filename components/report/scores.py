@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.report.markup import Markup, join, tag
+from components.report.markup import Markup, breakable, join, tag
 from components.report.material import Domain, Score, Scores
 from components.report.svg import Scale, dot, label, line, marked, shortened, svg, x_axis
 from components.report.table import Cell, Column, table
-from components.report.wording import bits, plural, share, size, whole
+from components.report.wording import NARROW, bits, plural, share, size, whole
 
 SETS = (("all", "naive"), ("filtered", "filtered"))
 
@@ -27,7 +27,7 @@ def headline(scores: Scores) -> tuple[str, Score]:
     for said, kind in (("held-out text, filtered", "filtered"), ("held-out text", "naive")):
         score = combined([getattr(domain, kind) for domain in domains])
         if math.isfinite(score.bits_per_byte):
-            several = f", {len(domains)} domains by bytes" if len(domains) > 1 else ""
+            several = f", all {len(domains)} domains" if len(domains) > 1 else ""
             return f"{said}{several}", score
     return "held-out text", Score(documents=0, bytes=0)
 
@@ -74,7 +74,7 @@ def compressor(name: str) -> str:
     """What people call a compressor: PPMd order 12; zstd -19, 110 KB dictionary."""
     words = name.split("_")
     if words[0] == "ppmd" and len(words) == 2:
-        return f"PPMd order {words[1]}"
+        return f"PPMd order{NARROW}{words[1]}"
     if words[0] == "zstd" and len(words) == 4 and words[2] == "dict":
         return f"zstd -{words[1]}, {words[3].removesuffix('k')} KiB dictionary"
     return name
@@ -99,13 +99,16 @@ def section(scores: Scores, most: int) -> Markup:
         drawing(rows, wide=True),
         drawing(rows, wide=False),
         tag(
+            "ul",
+            tag("li", tag("span", class_="key model"), "the model and its 95 % interval"),
+            tag("li", tag("span", class_="key best"), "the best compressor"),
+            tag("li", tag("span", class_="key other"), "the other compressors"),
+            class_="legend",
+        ),
+        tag(
             "figcaption",
-            tag("span", class_="key model"),
-            " the model, with its 95 % interval (documents drawn with replacement; not the seed of training). ",
-            tag("span", class_="key best"),
-            " the best compressor, ",
-            tag("span", class_="key other"),
-            " the others, after they have seen the training text.",
+            "Intervals are of the choice of held-out documents (drawn with replacement), not of the seed of training. "
+            "The compressors have seen the training text.",
         ),
     )
     return tag(
@@ -122,7 +125,7 @@ def _lead(scores: Scores) -> list[Markup | str]:
     said: list[Markup | str] = [
         "How many bits the model needs for one byte of text that it was not trained on; fewer is better. ",
         tag("em", "Filtered"),
-        f" leaves out documents of which {threshold.replace('.0 %', ' %')} or more of the word 8-grams occur in the "
+        f" leaves out documents of which {threshold.replace('.0', '')} or more of the word 8-grams occur in the "
         "training text. ",
     ]
     for name, kind in (("filtered", "filtered"), ("held-out", "naive")):
@@ -146,7 +149,7 @@ def _lead(scores: Scores) -> list[Markup | str]:
 
 def drawing(rows: Sequence[Shown], *, wide: bool) -> Markup:
     """One line for each domain and set; marks by bits per byte."""
-    width, left, right = (760, 76, 566) if wide else (320, 62, 262)
+    width, left, right = (760, 76, 540) if wide else (320, 62, 262)
     row_height, head_height, top = 28, 32, 26 if wide else 6
     values = [
         value
@@ -158,7 +161,7 @@ def drawing(rows: Sequence[Shown], *, wide: bool) -> Markup:
     bottom = top + len(rows) * (head_height + len(SETS) * row_height)
     drawn = [x_axis(scale, top, bottom, 8 if wide else 4, "bits per byte")]
     if wide:
-        drawn += [label(652, 14, "model", "axis", "end"), label(width, 14, "best compressor", "axis", "end")]
+        drawn += [label(616, 14, "model", "axis", "end"), label(width, 14, "best compressor", "axis", "end")]
     y = float(top)
     for row in rows:
         drawn.append(marked(row.name, label(0, y + 21, shortened(row.name, width), "name")))
@@ -179,11 +182,11 @@ def drawing(rows: Sequence[Shown], *, wide: bool) -> Markup:
 
 
 def _row(score: Score, said: str, scale: Scale, y: float, width: float, wide: bool) -> Markup:
-    drawn = [label(0, y + 4, said, "tick"), line(scale.start, y, scale.stop, y, "rule")]
+    named = label(0, y + 4, said, "tick")
     own = score.bits_per_byte
     if not math.isfinite(own):
-        missing = "no score" if score.documents else "no documents"
-        return join([*drawn, label(scale.start + 6, y - 5, missing, "tick")])
+        return join([named, label(scale.start, y + 4, "no score" if score.documents else "no documents", "tick")])
+    drawn = [named, line(scale.start, y, scale.stop, y, "rule")]
     first = best(score)
     for name, value in sorted(score.compressors.items()):
         if math.isfinite(value):
@@ -197,7 +200,7 @@ def _row(score: Score, said: str, scale: Scale, y: float, width: float, wide: bo
     drawn.append(marked(f"model: {bits(own, 4)}{interval}", dot(scale(own), y, 5, "model")))
     if wide:
         drawn += [
-            label(652, y + 4, bits(own), "value", "end"),
+            label(616, y + 4, bits(own), "value", "end"),
             label(width, y + 4, bits(first[1]) if first else "–", "tick", "end"),
         ]
     else:
@@ -214,7 +217,7 @@ def _table(rows: Sequence[Shown]) -> Markup:
         for said, kind in SETS:
             score: Score = getattr(row.domain, kind)
             interval = f"{bits(score.low, 4)} – {bits(score.high, 4)}" if math.isfinite(score.low) else "–"
-            cells: list[Cell] = [tag("bdi", row.name), said, whole(score.documents), whole(score.bytes)]
+            cells: list[Cell] = [breakable(row.name), said, whole(score.documents), whole(score.bytes)]
             cells += [bits(score.bits_per_byte, 4), interval]
             lines.append([*cells, *(bits(score.compressors.get(name, math.nan), 4) for name in names)])
     return table("Bits per byte on held-out text", columns, lines)

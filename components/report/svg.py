@@ -4,12 +4,12 @@ Colours, fonts and line widths are the style sheet's. Coordinates are rounded, s
 """
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from components.report.markup import Markup, join, number, tag
 
-CHARACTER = 6.9  # width in pixels of a character of label text, on average: enough to know what fits
 Point = tuple[float, float]
 
 
@@ -77,7 +77,14 @@ def _linear_ticks(low: float, high: float, most: int) -> list[float]:
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     """The densest of a few sets of round numbers that has at most `most` between low and high."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+    for factors in (
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+        (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+        (1, 1.5, 2, 3, 5),
+        (1, 2, 5),
+        (1, 3),
+        (1,),
+    ):
         found = [float(f"{factor}e{power}") for power in powers for factor in factors]
         found = [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
         if len(found) <= most:
@@ -85,16 +92,18 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
     return found[:: math.ceil(len(found) / most)]
 
 
-def labels(ticks: Sequence[float]) -> list[str]:
-    """Ticks as short as they can be read, all in one form: 0.05, 20k, 4×10⁻⁵."""
+def labels(ticks: Sequence[float], log: bool = False) -> list[str]:
+    """Ticks as short as they can be read: 0.05, 20k, 4×10⁻⁵. All in one form, but for those of a logarithmic scale."""
+    if log:
+        return [said for tick in ticks for said in labels([tick])]
     largest = max((abs(tick) for tick in ticks), default=0.0)
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if size <= largest < 1e15:
             unit = 1e3 if letter == "k" else size
             return [f"{tick / unit:g}{letter}" if tick else "0" for tick in ticks]
-    if 1e-3 < largest < 1e4 or not largest:
+    if 1e-3 <= largest < 1e4 or not largest:
         decimals = next((d for d in range(7) if all(abs(t - round(t, d)) <= 1e-9 * largest for t in ticks)), 6)
-        return [f"{tick:.{decimals}f}" for tick in ticks]
+        return [f"{tick:,.{decimals}f}" if tick else "0" for tick in ticks]
     return ["0" if not tick else scientific(tick) for tick in ticks]
 
 
@@ -105,57 +114,58 @@ def scientific(value: float) -> str:
     return f"{float(mantissa):g}×10{raised}"
 
 
-def thin(points: Iterable[Point], columns: float, start: float) -> list[list[Point]]:
-    """Pixels of a line, cut where there is a gap, with at most four points in each column of one pixel.
+def thin(xs: Sequence[float], values: Sequence[float], positive: bool = False) -> list[list[Point]]:
+    """Points of a line, cut where there is a gap, with at most four in each column of one pixel.
 
     The first, lowest, highest and last point of a column stay, so that no spike is lost and the drawing is, pixel for
     pixel, that of all points (M4: Jugel et al. 2014, VLDB 7(10)).
 
     Args:
-        points: pixels in the order of x; a y that is not finite is a gap.
-        columns: how many pixels wide, from `start` on.
+        xs: pixels, ascending.
+        values: what is at each; not a finite number is a gap.
+        positive: whether only a value above zero can be shown.
     """
     runs: list[list[Point]] = []
     run: list[Point] = []
     column = -1
-    first = low = high = last = (math.nan, math.nan)
+    first = low = high = last = 0
 
     def close() -> None:
         if column >= 0:
-            run.extend(sorted({first, low, high, last}) if len({first, low, high, last}) > 1 else [first])
+            run.extend((xs[index], values[index]) for index in sorted({first, low, high, last}))
 
-    limit = int(columns)
-    for point in points:
-        x, y = point
-        if y - y != 0:  # NaN or infinite
+    for index, (x, value) in enumerate(zip(xs, values, strict=True)):
+        if value - value != 0 or (positive and value <= 0):
             close()
             if run:
                 runs.append(run)
             run, column = [], -1
-            continue
-        here = min(limit, int(x - start))
-        if here != column:
+        elif int(x) != column:
             close()
-            column, first, low, high, last = here, point, point, point, point
-            continue
-        last = point
-        if y < low[1]:
-            low = point
-        elif y > high[1]:
-            high = point
+            column, first, low, high, last = int(x), index, index, index, index
+        else:
+            last = index
+            if value < values[low]:
+                low = index
+            elif value > values[high]:
+                high = index
     close()
     if run:
         runs.append(run)
     return runs
 
 
-def curve(runs: Iterable[Sequence[Point]], class_: str) -> Markup:
-    """Lines through the points of each run; a run of one point is a dot."""
+def curve(runs: Iterable[Sequence[Point]], y: Scale, class_: str) -> Markup:
+    """Lines through the points of each run, whose y are values on a scale; a run of one point is a dot."""
     path = "".join(
-        "M" + "L".join(f"{number(round(x, 1))} {number(round(y, 1))}" for x, y in run) + ("h0" if len(run) == 1 else "")
+        "M" + "L".join(f"{_written(x)} {_written(y(value))}" for x, value in run) + ("h0" if len(run) == 1 else "")
         for run in runs
     )
     return tag("path", class_=f"curve {class_}", d=path) if path else Markup("")
+
+
+def _written(pixel: float) -> str:
+    return f"{pixel:.1f}".removesuffix(".0")
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
@@ -179,9 +189,19 @@ def label(x: float, y: float, said: str, class_: str = "", anchor: str | None = 
 
 
 def shortened(said: str, width: float) -> str:
-    """Text that fits into so many pixels, with an ellipsis where it was cut."""
-    room = max(2, int(width / CHARACTER))
-    return said if len(said) <= room else said[: room - 1] + "…"
+    """Text that fits into so many pixels in any common font, with an ellipsis where it was cut."""
+    left = width
+    for index, character in enumerate(said):
+        left -= _width(character)
+        if left < 0:
+            return said[: max(0, index - 1)] + "…"
+    return said
+
+
+def _width(character: str) -> float:
+    if unicodedata.east_asian_width(character) in "WF":
+        return 14
+    return 11.5 if character.isupper() or character in "mw@%⟨⟩" else 5 if character in "iljtf.,:;'|/ " else 8.2
 
 
 def marked(title: str, *content: Markup) -> Markup:
@@ -193,7 +213,7 @@ def y_axis(scale: Scale, left: float, right: float, most: int) -> Markup:
     """Grid lines from left to right, each with its value to the left."""
     ticks = scale.ticks(most)
     drawn = []
-    for tick, said in zip(ticks, labels(ticks), strict=True):
+    for tick, said in zip(ticks, labels(ticks, scale.log), strict=True):
         y = scale(tick)
         drawn += [line(left, y, right, y, "grid"), label(left - 8, y + 4, said, "tick", "end")]
     return join(drawn)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.report.markup import Markup, join, tag
+from components.report.markup import Markup, breakable, join, tag
 
 Cell = Markup | str
 
@@ -43,8 +43,17 @@ def table(
     return join([scrolled, tag("p", note, class_="note")]) if note else scrolled
 
 
-def bar(start: float, stop: float, class_: str) -> Markup:
-    """A bar from one share to another, both in 0–1; its numbers are in the cells beside it."""
+def barred(name: Markup | str, start: float, stop: float, class_: str) -> list[Cell]:
+    """The first two cells of a row: its name, and a bar from one share to another, both in 0–1.
+
+    On a narrow screen the bar is below the name. Its numbers are in the cells that follow.
+    """
+    said = breakable(name) if isinstance(name, str) else name
+    drawn = _bar(start, stop, class_)
+    return [tag("div", said, drawn), drawn]
+
+
+def _bar(start: float, stop: float, class_: str) -> Markup:
     begin, width = 100 * start, 100 * (stop - start)
     if stop > start and width < 0.75:  # a sliver can still be seen
         begin, width = min(begin, 99.25), 0.75

@@ -2,6 +2,8 @@
 
 import math
 
+NARROW = "\u00a0"  # a space at which no line breaks
+
 
 def whole(value: float) -> str:
     """12,345."""
@@ -13,14 +15,22 @@ def short(value: float) -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         # Just below a size, rounding to three digits would reach it.
         if value >= size * 0.9995:
-            return f"{_three(value / size)} {letter}"
+            return f"{_three(value / size)}{NARROW}{letter}"
     return _three(value)
+
+
+def spelled(value: float) -> str:
+    """In a sentence: 23,168; 2.66 million."""
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size * 0.9995:
+            return f"{_three(value / size)}{NARROW}{word}"
+    return whole(value)
 
 
 def size(value: float) -> str:
     """Bytes: 7.92 MB."""
     said = short(value)
-    return f"{said}B" if " " in said else f"{said} B"
+    return f"{said}B" if NARROW in said else f"{said}{NARROW}B"
 
 
 def share(part: float, of: float) -> str:
@@ -29,8 +39,8 @@ def share(part: float, of: float) -> str:
         return "–"
     percent = 100 * part / of
     if part and percent < 0.05:
-        return "< 0.1 %"
-    return f"{percent:.1f} %"
+        return f"<{NARROW}0.1{NARROW}%"
+    return f"{percent:.1f}{NARROW}%"
 
 
 def bits(value: float, decimals: int = 3) -> str:
