@@ -5,18 +5,18 @@ outputs have the digests that it names. Where they do not, the attestation of wh
 key has changed since.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import cairn.recipe
-from cairn.errors import AttestationError, SourceError
+from cairn.errors import SourceError
 from cairn.lineage import attestation, environment
 from cairn.lineage.attestation import Attestation, Code
 from cairn.lineage.digests import Digests
-from cairn.lineage.stage import Component
+from cairn.lineage.stage import Component, trusted
 from cairn.lineage.store import Store, identity
 from cairn.recipe import Section
 from components.recipe import Recipe
@@ -83,7 +83,6 @@ class _Reader:
     root: Path
     store: Store
     digests: Digests
-    keys: dict[str, Any] = field(default_factory=dict)
     settled: dict[str, str | None] = field(default_factory=dict)
     """Digest of every artifact seen so far: of what lies there, or of what a run would bring back from the store."""
 
@@ -95,7 +94,8 @@ class _Reader:
             for one in before
             if set(one.outputs) & set(inputs) and one.state not in SETTLED
         )
-        last = self._maker(outputs)
+        makers = [attestation.maker(self.store, digest) for digest in outputs.values() if digest is not None]
+        last = max(filter(None, makers), key=lambda one: one.finished, default=None)
         key: str | None = None
         if stage.name == "snapshot":
             key = f"snapshot-{identity(section.model_dump(mode='json'))}"
@@ -145,7 +145,7 @@ class _Reader:
         last: Attestation | None,
     ) -> tuple[State, tuple[Difference, ...]]:
         lost: tuple[Difference, ...] = ()
-        for attested in self._under(key):
+        for attested in trusted(self.store, key):
             lost = differences("output", attested.outputs, outputs)
             if not lost:
                 return State.UP_TO_DATE, ()
@@ -162,31 +162,6 @@ class _Reader:
             *differences("recipe", flat(last.section, component.name), _flat(section, component.name)),
             *differences("package", last.packages, component.package_versions()),
         )
-
-    def _under(self, key: str) -> Iterator[Attestation]:
-        for _, envelope in attestation.made_under(self.store, key):
-            verified = self._verified(envelope)
-            if verified and verified.stage_key == key:
-                yield verified
-
-    def _maker(self, outputs: Mapping[str, str | None]) -> Attestation | None:
-        """The newest trusted attestation of what lies at the outputs' places."""
-        found = [
-            verified
-            for digest in outputs.values()
-            if digest is not None
-            for _, envelope in attestation.made(self.store, digest)
-            if (verified := self._verified(envelope)) is not None
-        ]
-        return max(found, key=lambda one: one.finished, default=None)
-
-    def _verified(self, envelope: bytes) -> Attestation | None:
-        # Asked for only now: the first call makes a key where there is none.
-        self.keys = self.keys or attestation.trusted_keys()
-        try:
-            return attestation.verify(envelope, self.keys)
-        except AttestationError:
-            return None
 
 
 def _flat(section: Section, name: str) -> dict[str, Any]:

@@ -300,3 +300,18 @@ def made(store: Store, digest: str) -> Iterator[tuple[str, bytes]]:
     """Id and envelope of every attestation that says how the artifact of this digest was made."""
     for name, data in records(store, f"attestations/{digest}"):
         yield name.removesuffix(".json"), data
+
+
+def maker(store: Store, digest: str) -> Attestation | None:
+    """The newest trusted attestation of how the artifact of this digest was made; what nobody trusted signed is passed
+    over. None when there is none."""
+    envelopes = [envelope for _, envelope in made(store, digest)]
+    # Asked for only when needed: the first call makes a key where there is none.
+    keys = trusted_keys() if envelopes else {}
+    found = []
+    for envelope in envelopes:
+        try:
+            found.append(verify(envelope, keys))
+        except AttestationError:
+            continue
+    return max((one for one in found if digest in one.outputs.values()), key=lambda one: one.finished, default=None)
