@@ -1,0 +1,82 @@
+"""`cairn compare`: two runs side by side."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cairn.cli.output import AsJson, print_json, short, show, table, written
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from components.evaluate.comparison import Row
+
+WHICH = "A scores or project folder, a digest of scores, or a Git revision."
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help=WHICH, show_default=False)],
+    second: Annotated[str, typer.Argument(help=f"{WHICH} Default: this project.")] = ".",
+    json: AsJson = False,
+) -> None:
+    """Show where two runs differ: recipe, versions, digests, and bits per byte with a paired interval."""
+    import components.evaluate.comparison as scored
+    from pipelines.ancestry import ancestral_differences, ancestry
+    from pipelines.runs import named
+
+    with tempfile.TemporaryDirectory() as scratch:
+        one, other = (named(name, Path(scratch)) for name in (first, second))
+        scores = scored.read_scores(one.folder), scored.read_scores(other.folder)
+    rows = scored.compare(*scores)
+    first, second = ("this project" if name == "." else name for name in (first, second))
+    led = {run.name: ancestry(run.store, run.digest) for run in (one, other)}
+    differing = ancestral_differences(led[one.name], led[other.name])
+    unknown = [name for name, found in led.items() if not found.stages]
+    if json:
+        print_json(
+            {
+                "first": {"name": one.name, "scores": one.digest, "digests": led[one.name].digests},
+                "second": {"name": other.name, "scores": other.digest, "digests": led[other.name].digests},
+                "differences": [asdict(each) for each in differing],
+                "scores": [{**asdict(row), "verdict": row.verdict} for row in rows],
+            }
+        )
+        return
+    for name in unknown:
+        print(f"{name}: no trusted attestation says how it was made, so only scores can be compared")
+    if differing:
+        shown = table("what differs", first, second)
+        for each in differing:
+            say = short if each.part in ("output", "code") else written
+            label = each.name if each.part in ("recipe", "output") else f"{each.part} {each.name}"
+            shown.add_row(label, say(each.then), say(each.now))
+        show(shown)
+    elif not unknown:
+        print("made alike: the same recipe, versions, packages, code and bytes")
+    print("\nbits per byte on held-out text; lower is better; 95 % intervals")
+    show(_table(rows, first, second))
+    if scores[0].setting != scores[1].setting:
+        print(f"scored differently, so not comparable as they are: {scores[0].setting} and {scores[1].setting}")
+
+
+def _table(rows: "list[Row]", first: str, second: str) -> Any:
+    from rich.text import Text
+
+    shown = table("domain", "set", f"{first}>", f"{second}>", "difference>", "documents>", "")
+    styles = {"better": "green", "worse": "red"}
+    for row in rows:
+        difference = "" if row.difference is None else f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
+        verdict = Text(f"{second} is {row.verdict}" if row.verdict in styles else row.verdict)
+        verdict.stylize(styles.get(row.verdict, "dim"))
+        cells = (_cell(row.first), _cell(row.second), difference, str(row.documents))
+        shown.add_row(row.domain, row.set, *cells, verdict)
+    return shown
+
+
+def _cell(score: "Mapping[str, Any]") -> str:
+    if not score.get("documents"):
+        return "no documents"
+    return f"{score['bits_per_byte']:.4f} [{score['low']:.4f}, {score['high']:.4f}]"

@@ -1,0 +1,76 @@
+"""What led to an artifact: the attestations from it back to the sources, one for each stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cairn.lineage import attestation
+from cairn.lineage.attestation import Attestation
+from cairn.lineage.stage import Component
+from cairn.lineage.store import Store
+from pipelines.differences import Difference, differences, flat
+from pipelines.stages import NAMES
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """One run, seen from what it ended in."""
+
+    stages: Mapping[str, Attestation]
+    """By name, in the order in which they run; a stage whose attestation is not to be had is not there."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Artifact name to digest."""
+        return {name: digest for one in self.stages.values() for name, digest in one.outputs.items()}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Dotted key to value, defaults filled in."""
+        return {key: value for name, one in self.stages.items() for key, value in flat(one.section, name).items()}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Stage to version of its component."""
+        return {name: one.version for name, one in self.stages.items()}
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions of all bit-affecting packages."""
+        return {package: version for one in self.stages.values() for package, version in one.packages.items()}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Stage to digest of Cairn's own code."""
+        return {name: one.code.sha256 for name, one in self.stages.items()}
+
+
+def ancestry(store: Store, digest: str) -> Ancestry:
+    """Walk back from the artifact of this digest, along trusted attestations; the newest where there are several."""
+    found: dict[str, Attestation] = {}
+    wanted = [digest]
+    while wanted:
+        made_by = attestation.maker(store, wanted.pop())
+        if made_by is None or made_by.component not in NAMES or made_by.component in found:
+            continue
+        found[made_by.component] = made_by
+        # Not all that it depended on: code, locks and source objects have no attestations, and may be many.
+        inputs = Component.of(f"components.{made_by.component}").inputs
+        wanted += [made_by.inputs[name] for name in inputs if name in made_by.inputs]
+    return Ancestry({name: found[name] for name in NAMES if name in found})
+
+
+def ancestral_differences(then: Ancestry, now: Ancestry) -> tuple[Difference, ...]:
+    """Where two runs differ, in what a person decided, in what was installed, and in what came out.
+
+    Only stages of which both have an attestation are compared: of the others nothing is known.
+    """
+    both = [name for name in then.stages if name in now.stages]
+    first, second = (Ancestry({name: run.stages[name] for name in both}) for run in (then, now))
+    return (
+        *differences("recipe", first.recipe, second.recipe),
+        *differences("version", first.versions, second.versions),
+        *differences("package", first.packages, second.packages),
+        *differences("code", first.code, second.code),
+        *differences("output", first.digests, second.digests),
+    )

@@ -1,0 +1,101 @@
+"""Which scores a person means: a folder, a digest, or a Git revision."""
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cairn.errors import ArtifactError
+from cairn.lineage.artifact import read_artifact
+from cairn.lineage.store import Store
+from pipelines.stages import place
+
+SCORES = place("scores")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Scores, brought to a folder."""
+
+    name: str
+    """As the person said it."""
+    folder: Path
+    digest: str
+    store: Store
+    """Where the attestations are that lead back from them."""
+
+
+def named(name: str, scratch: Path) -> Named:
+    """Find the scores that `name` means: a scores folder or a project folder, the beginning of a digest in the store,
+    or a Git revision whose `dvc.lock` names scores that are in the store.
+
+    Args:
+        scratch: where scores are put that are fetched.
+
+    Raises:
+        ArtifactError: nothing is meant by that name, or what is meant has no scores.
+        StoreError: the store lacks their bytes.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return _in_folder(name, folder)
+    store = Store.default()
+    digest = _by_digest(name, store) or _by_revision(name, store)
+    if digest is None:
+        raise ArtifactError(f"{name}: no folder, no digest of scores in {store.url}, and no Git revision")
+    target = scratch / digest
+    if not target.exists():
+        store.get(digest, target)
+    return Named(name, target, digest, store)
+
+
+def _in_folder(name: str, folder: Path) -> Named:
+    for scores, root in ((folder / SCORES, folder), (folder, Path())):
+        if (scores / "scores.json").exists():
+            return Named(name, scores, read_artifact(scores, address=False).digest, Store.default(root))
+    raise ArtifactError(f"{name}: neither a scores artifact nor a project with {SCORES}")
+
+
+def _by_digest(name: str, store: Store) -> str | None:
+    if not re.fullmatch(r"[0-9a-f]{6,64}", name):
+        return None
+    found = [pin.removesuffix(".json") for pin in store.list("pins") if pin.startswith(name)]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ArtifactError(f"{name}: {len(found)} artifacts have digests that begin so: write more of it")
+    pinned = store.pin(found[0])
+    if pinned is None or "scores.json" not in {member.path for member in pinned.members}:
+        raise ArtifactError(f"{name}: is the digest of an artifact that holds no scores")
+    return found[0]
+
+
+def _by_revision(name: str, store: Store) -> str | None:
+    """The digest of the scores that `dvc.lock` named at a Git revision. It has md5, so the pins are looked through."""
+    if name.startswith("-") or _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is None:
+        return None
+    lock = _git("show", f"{name}:./dvc.lock")
+    if lock is None:
+        raise ArtifactError(f"{name}: has no dvc.lock: only what `dvc repro` made and was committed can be found so")
+    try:
+        outputs = YAML(typ="safe", pure=True).load(lock)["stages"]["evaluate"]["outs"]
+        address = next(out["md5"] for out in outputs if out["path"] == str(SCORES))
+    except (YAMLError, KeyError, TypeError, StopIteration):
+        raise ArtifactError(f"{name}: its dvc.lock names no {SCORES}: `dvc repro` had not come that far") from None
+    for pin in store.list("pins"):
+        if json.loads(store.read(f"pins/{pin}") or b"{}").get("md5") == address:
+            return pin.removesuffix(".json")
+    raise ArtifactError(f"{name}: its scores ({address}) are not pinned in {store.url}: `dvc repro` there makes them")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None when it ends with an error or is not installed."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
