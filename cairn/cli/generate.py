@@ -1,0 +1,58 @@
+"""`cairn generate`: let a model go on with a text."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cairn.cli.output import AsJson, print_json
+from cairn.errors import ArtifactError
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The beginning; `-` reads it from stdin.")] = "",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A Hugging Face directory, or a checkpoint. Default: artifacts/model, or the checkpoint."),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to write, at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token every time.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many of the likeliest tokens; 0: all.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same text.")] = 0,
+    json: AsJson = False,
+) -> None:
+    """Continue a text, token by token. A base model does not answer: it goes on."""
+    folder = model or _default()
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder: name a model with --model")
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    from cairn.resources import Resources
+    from components.evaluate.continuation import load
+
+    loaded = load(folder, Resources.from_environment().threads)
+    length = len(loaded.encode(prompt))
+    if length > loaded.context:
+        print(f"the prompt has {length} tokens; the model sees the last {loaded.context}", file=sys.stderr)
+    if not json:
+        print(prompt, end="", flush=True)
+    written: list[tuple[int, str]] = []
+    for token, text in loaded.stream(prompt, tokens=tokens, temperature=temperature, top_k=top_k or None, seed=seed):
+        written.append((token, text))
+        if not json:
+            print(text, end="", flush=True)
+    if json:
+        said = {"model": str(folder), "prompt": prompt, "text": "".join(text for _, text in written)}
+        print_json({**said, "tokens": [token for token, _ in written], "seed": seed})
+    else:
+        print()
+
+
+def _default() -> Path:
+    from pipelines.stages import place
+
+    for name in ("model", "checkpoint"):
+        if place(name).is_dir():
+            return place(name)
+    raise ArtifactError(f"{place('model')}: no model here yet: `cairn run` makes one, or name one with --model")
