@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from cairn.errors import StageError
 from cairn.lineage.stage import Component
+from pipelines import plots
 
 # In an order in which they can run.
 NAMES = ("snapshot", "ingest", "tokenize", "pretrain", "export", "evaluate", "report")
@@ -77,7 +78,7 @@ def dvc_yaml() -> str:
     """The text of `dvc.yaml`."""
     document: dict[str, Any] = {"stages": {stage.name: _dvc_stage(stage) for stage in stages()}}
     document["metrics"] = [str(place("scores") / "scores.json")]
-    document["plots"] = [{str(place("checkpoint") / "training.jsonl"): {"x": "step", "y": "loss"}}]
+    document["plots"] = plots.section(place("report"))
     text = StringIO()
     writer = YAML()
     writer.width = 10_000

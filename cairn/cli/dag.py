@@ -9,10 +9,11 @@ from cairn.lineage.artifact import written_aside
 
 
 def dag(
-    write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml instead of printing it.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml, and the templates of its plots.")] = False,
     draw: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flow chart instead.")] = False,
 ) -> None:
     """Print dvc.yaml as it follows from pipelines/stages.py."""
+    from pipelines import plots
     from pipelines.stages import dvc_yaml, mermaid
 
     if draw:
@@ -22,6 +23,7 @@ def dag(
     if not write:
         print(text, end="")
         return
-    with written_aside(Path("dvc.yaml")) as aside:
-        aside.write_text(text)
-    print("dvc.yaml written")
+    for path, content in {Path("dvc.yaml"): text, **plots.files()}.items():
+        with written_aside(path) as aside:
+            aside.write_text(content, encoding="utf-8")
+        print(f"{path} written")

@@ -13,7 +13,7 @@ import typer
 
 from cairn.errors import RecipeError
 
-GITIGNORE = ("/.cairn/", "/artifacts/", "/wandb/")
+GITIGNORE = ("/.cairn/", "/artifacts/", "/wandb/", "/dvc_plots/")
 # DVC walks the whole folder unless told not to.
 DVCIGNORE = (".venv", ".cairn", ".git")
 DVC_CONFIG = """\
@@ -25,6 +25,8 @@ DVC_CONFIG = """\
 ['remote "store"']
     url = ../.cairn/store
     verify = true
+[plots]
+    html_template = plots/page.html
 """
 DVC_GITIGNORE = ("/config.local", "/tmp", "/cache")
 
@@ -43,6 +45,7 @@ def init(
 ) -> None:
     """Set up a project in this folder: the recipe, dvc.yaml, and the settings of DVC and Git."""
     from cairn.lineage.artifact import written_aside
+    from pipelines import plots
     from pipelines.stages import RECIPE, dvc_yaml
 
     standing = [str(path) for path in (RECIPE, Path("dvc.yaml")) if path.exists()]
@@ -52,7 +55,7 @@ def init(
     if text:
         content = _with_sources(content, [_source(uri, licence, kind, domain) for uri in text])
     in_git = _in_git() or (git and _git_init())
-    files = {RECIPE: content, Path("dvc.yaml"): dvc_yaml(), **_settings(in_git)}
+    files = {RECIPE: content, Path("dvc.yaml"): dvc_yaml(), **_settings(in_git), **plots.files()}
     with ExitStack() as all_or_none:
         for path, said in files.items():
             all_or_none.enter_context(written_aside(path)).write_text(said, encoding="utf-8")

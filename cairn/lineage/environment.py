@@ -21,7 +21,7 @@ from cairn.lineage.artifact import canonical
 from cairn.resources import Resources
 
 CODE = ("cairn", "trainer", "components", "pipelines")
-CODE_SUFFIXES = (".py", ".yaml", ".css", ".js")
+CODE_SUFFIXES = (".py", ".yaml", ".css", ".js", ".json", ".html")
 ROOT = Path(__file__).resolve().parents[2]
 # Instruction sets that decide which kernels, and so which bits, a CPU build of torch uses.
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile", "asimd", "bf16", "sve", "sha_ni")

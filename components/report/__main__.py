@@ -7,12 +7,18 @@ from components.report.summary import summary
 
 
 def work(section: Report, task: Task) -> None:
-    """Draw the page."""
+    """Draw the page, and put beside it the tables that `dvc plots` draws from."""
     from components.report.material import read
     from components.report.page import page
+    from components.report.plots import development, training
 
-    html = page(section, read(task.inputs, task.digests))
-    (task.outputs["report"] / "report.html").write_text(html, encoding="utf-8", newline="\n")
+    material = read(task.inputs, task.digests)
+    for name, content in {
+        "report.html": page(section, material),
+        "training.csv": training(material.log),
+        "development.csv": development(material, section.domains),
+    }.items():
+        (task.outputs["report"] / name).write_text(content, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

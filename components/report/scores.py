@@ -1,6 +1,7 @@
 """Bits per byte: the model with its interval beside the compressors, for every domain."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -209,7 +210,8 @@ def _row(score: Score, said: str, scale: Scale, y: float, width: float, wide: bo
 
 
 def _table(rows: Sequence[Shown]) -> Markup:
-    names = sorted({name for row in rows for _, kind in SETS for name in getattr(row.domain, kind).compressors})
+    found = {name for row in rows for _, kind in SETS for name in getattr(row.domain, kind).compressors}
+    names = sorted(found, key=_natural)
     columns = [Column("domain", "word"), Column("text", "word"), Column("documents"), Column("bytes")]
     columns += [Column("model"), Column("95 % interval"), *(Column(compressor(name)) for name in names)]
     lines: list[list[Cell]] = []
@@ -232,3 +234,8 @@ def _spoken(domain: Domain) -> str:
         own = bits(score.bits_per_byte) if score.documents else "no documents"
         parts.append(f"{said} {own}{beside}, {size(score.bytes)}")
     return "; ".join(parts)
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """An order in which ppmd_5 is before ppmd_12."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name)]

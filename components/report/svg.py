@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from components.report.markup import Markup, join, number, tag
 
-Point = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -114,8 +112,8 @@ def scientific(value: float) -> str:
     return f"{float(mantissa):g}×10{raised}"
 
 
-def thin(xs: Sequence[float], values: Sequence[float], positive: bool = False) -> list[list[Point]]:
-    """Points of a line, cut where there is a gap, with at most four in each column of one pixel.
+def thin(xs: Sequence[float], values: Sequence[float], positive: bool = False) -> list[list[int]]:
+    """Indices of the points of a line, cut where there is a gap, with at most four in each column of one pixel.
 
     The first, lowest, highest and last point of a column stay, so that no spike is lost and the drawing is, pixel for
     pixel, that of all points (M4: Jugel et al. 2014, VLDB 7(10)).
@@ -125,14 +123,14 @@ def thin(xs: Sequence[float], values: Sequence[float], positive: bool = False) -
         values: what is at each; not a finite number is a gap.
         positive: whether only a value above zero can be shown.
     """
-    runs: list[list[Point]] = []
-    run: list[Point] = []
+    runs: list[list[int]] = []
+    run: list[int] = []
     column = -1
     first = low = high = last = 0
 
     def close() -> None:
         if column >= 0:
-            run.extend((xs[index], values[index]) for index in sorted({first, low, high, last}))
+            run.extend(sorted({first, low, high, last}))
 
     for index, (x, value) in enumerate(zip(xs, values, strict=True)):
         if value - value != 0 or (positive and value <= 0):
@@ -155,10 +153,11 @@ def thin(xs: Sequence[float], values: Sequence[float], positive: bool = False) -
     return runs
 
 
-def curve(runs: Iterable[Sequence[Point]], y: Scale, class_: str) -> Markup:
-    """Lines through the points of each run, whose y are values on a scale; a run of one point is a dot."""
+def curve(xs: Sequence[float], values: Sequence[float], y: Scale, class_: str) -> Markup:
+    """A line through values at pixels; one between two gaps is a dot."""
+    runs = thin(xs, values, positive=y.log)
     path = "".join(
-        "M" + "L".join(f"{_written(x)} {_written(y(value))}" for x, value in run) + ("h0" if len(run) == 1 else "")
+        "M" + "L".join(f"{_written(xs[i])} {_written(y(values[i]))}" for i in run) + ("h0" if len(run) == 1 else "")
         for run in runs
     )
     return tag("path", class_=f"curve {class_}", d=path) if path else Markup("")

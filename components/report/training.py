@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from components.report.markup import Markup, breakable, script_data, tag
 from components.report.material import Log, Material
-from components.report.svg import Scale, curve, dot, label, shortened, svg, thin, x_axis, y_axis
+from components.report.svg import Scale, curve, dot, label, shortened, svg, x_axis, y_axis
 from components.report.table import Column, table
 from components.report.wording import bits, plural, significant, whole
 
@@ -48,7 +48,7 @@ Domains = Sequence[tuple[str, Mapping[int, float]]]
 def section(material: Material) -> Markup:
     """The section of the page."""
     log = material.log
-    domains = _development(material)
+    domains = by_size(material)
     shown = domains[:LINES]
     if not log.steps:
         return tag("section", tag("h2", "Training"), tag("p", "The training log has no line."))
@@ -105,7 +105,7 @@ def _lead(material: Material) -> list[Markup | str]:
     return said
 
 
-def _development(material: Material) -> Domains:
+def by_size(material: Material) -> Domains:
     """Development bits per byte by domain, those with most held-out text first."""
     sizes = {name: domain.naive.bytes for name, domain in material.scores.bits_per_byte.items()}
     return sorted(material.log.development.items(), key=lambda item: (-sizes.get(item[0], 0), item[0]))
@@ -149,7 +149,7 @@ def _drawing(log: Log, panels: Sequence[Panel], material: Material, *, wide: boo
         drawn.append(y_axis(y, left, right, max(4, int(height / (30 if wide else 26)))))
         for line in panel.lines:
             xs = [places[row] for row in line.rows]
-            drawn.append(curve(thin(xs, line.values, positive=y.log), y, line.kind))
+            drawn.append(curve(xs, line.values, y, line.kind))
             if line.dots:
                 drawn += [dot(at, y(value), 3, line.kind) for at, value in zip(xs, line.values, strict=True)]
         top += height + 42

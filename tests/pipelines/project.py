@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,14 @@ def small_recipe() -> dict[str, Any]:
         {"layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_width": 64, "context": 64}
     )
     # Steps enough to be caught in the middle, and each in the log, so that a test can see when that is.
-    training = {"steps": 150, "batch": 4, "micro_batch": 2, "checkpoint_every": 20, "evaluate_every": 75, "log_every": 1}
+    training = {
+        "steps": 150,
+        "batch": 4,
+        "micro_batch": 2,
+        "checkpoint_every": 20,
+        "evaluate_every": 75,
+        "log_every": 1,
+    }
     recipe["pretrain"].update(training)
     return recipe
 
@@ -66,9 +74,10 @@ class Project:
         (root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
+        shutil.copytree(ROOT / ".dvc" / "plots", root / ".dvc" / "plots")
         for package in CODE:
             shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
-        (root / ".gitignore").write_text("/.cairn/\n/artifacts/\n__pycache__/\n")
+        (root / ".gitignore").write_text("/.cairn/\n/artifacts/\n/dvc_plots/\n__pycache__/\n")
         project.git("init", "-q", "-b", "main")
         project.commit("A small project")
         return project
@@ -123,3 +132,13 @@ class Project:
     def ran(self, printed: str) -> list[str]:
         """The stages whose work ran, as the doors said."""
         return [name for name in NAMES if f"{name}: running" in printed]
+
+    def wait_for_step(self, step: int) -> None:
+        """Return when training has logged this step."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            logs = list((self.root / ".cairn" / "work").glob("*/scratch/training.jsonl"))
+            if logs and logs[0].read_bytes().count(b"\n") >= step:
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"step {step} was not reached")
