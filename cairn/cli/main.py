@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cairn.cli import dag, init, run, status
+from cairn.cli import compare, config, dag, doctor, generate, init, report, run, snapshot, status
 from cairn.errors import EXIT_BAD_INPUT, guard, one_line
 
 app = typer.Typer(
@@ -20,10 +20,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.command("run")(run.run)
 app.command("status")(status.status)
-app.command("snapshot")(run.snapshot)
+app.command("report")(report.report)
+app.command("generate")(generate.generate)
+app.command("compare")(compare.compare)
+app.command("snapshot")(snapshot.snapshot)
 app.command("dag")(dag.dag)
+app.add_typer(config.app, name="config")
 
 
 def _version(asked: bool) -> None:

@@ -1,5 +1,6 @@
-"""`cairn run` and `cairn snapshot`: the DAG without dvc, with the same doors and so the same digests."""
+"""`cairn run`: the DAG without dvc, with the same doors and so the same digests."""
 
+import difflib
 import shlex
 import signal
 import subprocess
@@ -8,42 +9,51 @@ from typing import Annotated
 
 import typer
 
+from cairn.cli.output import AsJson, print_json
 from cairn.errors import RecipeError, StageError
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe overrides, such as pretrain.optimizer.lr=3e-4.")]
 
 
+def _stages(incomplete: str) -> list[str]:
+    """Names of stages that begin so, for completion."""
+    from pipelines.stages import NAMES
+
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
 def run(
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.", autocompletion=_stages)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and print the commands only.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Run every stage that is not up to date, in order."""
     import cairn.recipe
+    from cairn.lineage.artifact import digest_of
     from components.recipe import Recipe
     from pipelines.stages import NAMES, RECIPE, stages
 
     if until is not None and until not in NAMES:
-        raise RecipeError(f"--until {until}: no such stage; the stages are {', '.join(NAMES)}")
+        close = difflib.get_close_matches(until, NAMES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the stages are {', '.join(NAMES)}"
+        raise RecipeError(f"--until {until}: no such stage: {hint}")
     cairn.recipe.load(Recipe, RECIPE, overrides or ())
-    for stage in stages():
-        command = [sys.executable, *stage.command(overrides or ())]
-        if dry_run:
-            print(shlex.join(["python", *command[1:]]))
+    chosen = stages()[: NAMES.index(until or NAMES[-1]) + 1]
+    commands = {stage.name: stage.command(overrides or ()) for stage in chosen}
+    if dry_run:
+        if json:
+            print_json({name: ["python", *command] for name, command in commands.items()})
         else:
-            _door(command)
-        if stage.name == until:
-            break
+            print("\n".join(shlex.join(["python", *command]) for command in commands.values()))
+        return
+    for command in commands.values():
+        door([sys.executable, *command])
+    if json:
+        print_json({name: digest_of(path) for stage in chosen for name, path in stage.outputs.items()})
 
 
-def snapshot(overrides: Overrides = None) -> None:
-    """Look at the sources again and write sources.lock.json."""
-    from pipelines.stages import stages
-
-    _door([sys.executable, *stages()[0].command(overrides or ()), "--refresh"])
-
-
-def _door(command: list[str]) -> None:
+def door(command: list[str]) -> None:
     """Run a stage in a process of its own, so that no stage pays for another's memory. Ends with its code if it fails.
 
     Ctrl-C reaches the stage by itself, which ends in its own time; SIGTERM is passed on.
