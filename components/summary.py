@@ -1,11 +1,14 @@
 """What a person sees, in Kubeflow's pages, of what a stage made: properties of artifacts, numbers to compare runs by, a
 page. Each component says it in its `summary.py`, from a few small files of its outputs."""
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Read = Callable[[str, str], bytes]
 """The bytes of one small file, by the name of the output and the path in it."""
+
+_MARKUP = frozenset(string.punctuation) - frozenset("-.,:")
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,17 @@ class Summary:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table: words to the left, numbers to the right. No text in it is taken for markup."""
-    numbers = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(header))]
+    numbers = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
     ruler = ["---:" if number else "---" for number in numbers]
     lines = [list(header), ruler, *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def escaped(text: str) -> str:
-    """`text` as Markdown that shows it as it is, on one line."""
+    """`text` as Markdown that shows it as it is, on one line. What cannot be printed becomes U+FFFD."""
     # Numeric references: no Markdown reader takes them for markup, inside a table or out.
-    return "".join(one if one.isalnum() or one in " -.,:" else f"&#{ord(one)};" for one in " ".join(text.split()))
+    shown = (f"&#{ord(one)};" if one in _MARKUP else one for one in " ".join(text.split()))
+    return "".join(one if one.isprintable() else "\ufffd" for one in shown)
 
 
 def _cell(value: object) -> str:

@@ -8,13 +8,14 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cairn.errors import SourceError, StageError
+from cairn.errors import SourceError, StageError, StoreError
 from cairn.lineage import attestation
 from cairn.lineage.artifact import digest_of
-from cairn.lineage.stage import Component, Outcome, Task, run_stage
+from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
 from cairn.lineage.store import Store
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -172,6 +173,101 @@ def test_the_attestation_says_what_went_in_and_what_came_out(project: Project) -
     assert definition["externalParameters"] == {"component": "shout", "version": "1.0.0", "section": {"times": 1}}
     assert definition["internalParameters"]["facts"] == {"seed": 7}
     assert definition["internalParameters"]["environment"]["packages"]["torch"].startswith("2.13.0")
+
+
+def run_pinned_with(
+    project: Project, work: Callable[[Shout, Task], None], **more: Any
+) -> tuple[Outcome, dict[str, str]]:
+    """Run the stage as a machine does that has nothing but the store."""
+    digest = digest_of(project.root / "words")
+    assert digest
+    return run_pinned(
+        COMPONENT,
+        Shout(),
+        work,
+        inputs={"words": digest},
+        store=project.store,
+        resources=Resources(workers=1, processes=1, threads=1),
+        home=project.root / "pod",
+        **more,
+    )
+
+
+def test_a_stage_on_pins_gives_the_digests_of_a_stage_on_paths_and_each_knows_the_others_work(
+    project: Project,
+) -> None:
+    project.store.put(project.root / "words")
+    outcome, made = run_pinned_with(project, shout)
+    assert outcome is Outcome.RAN
+    assert run_pinned_with(project, never) == (Outcome.UP_TO_DATE, made)
+    assert project.run(never) is Outcome.RESTORED
+    assert made == {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
+
+
+def test_on_pins_a_pinned_output_without_its_bytes_is_made_again(project: Project) -> None:
+    project.store.put(project.root / "words")
+    project.run()
+    outcome, made = run_pinned_with(project, shout)
+    assert outcome is Outcome.RAN
+    assert all(map(project.store.has, made.values()))
+
+
+def test_on_pins_the_bytes_are_stored_before_anything_is_attested(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.store.put(project.root / "words")
+    stored: list[bool] = []
+
+    def look(*_: Any, outputs: Any, **__: Any) -> str:
+        stored.extend(project.store.has(resource.sha256) for resource in outputs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cairn.lineage.stage.record", look)
+    with pytest.raises(KeyboardInterrupt):
+        run_pinned_with(project, shout)
+    assert stored == [True, True]
+
+
+def test_on_pins_a_failed_stage_keeps_its_scratch_and_the_input_it_fetched(project: Project) -> None:
+    words = project.store.put(project.root / "words")
+
+    def fail(section: Shout, task: Task) -> None:
+        (task.work / "unit-1").write_text("done")
+        raise SourceError("words:3: not a word")
+
+    def resume(section: Shout, task: Task) -> None:
+        assert (task.work / "unit-1").read_text() == "done"
+        shout(section, task)
+
+    with pytest.raises(SourceError):
+        run_pinned_with(project, fail)
+    md5 = words.members[0].md5
+    Path(project.store.url, "files", "md5", md5[:2], md5[2:]).unlink()
+    assert run_pinned_with(project, resume)[0] is Outcome.RAN
+    assert list((project.root / "pod" / "work").iterdir()) == []
+
+
+def test_on_pins_an_input_that_is_not_in_the_store_is_named(project: Project) -> None:
+    with pytest.raises(StoreError, match=f"holds no pin for {digest_of(project.root / 'words')}"):
+        run_pinned_with(project, never)
+
+
+def test_on_pins_only_what_the_work_reads_is_fetched(project: Project) -> None:
+    (project.root / "words").unlink()
+    (project.root / "words").mkdir()
+    for name in ("small", "huge"):
+        (project.root / "words" / name).write_text(name)
+    artifact = project.store.put(project.root / "words")
+    md5 = next(member.md5 for member in artifact.members if member.path == "huge")
+    Path(project.store.url, "files", "md5", md5[:2], md5[2:]).unlink()
+
+    def work(section: Shout, task: Task) -> None:
+        assert [path.name for path in task.inputs["words"].iterdir()] == ["small"]
+        assert task.digests == {"words": artifact.digest}
+        for name, path in task.outputs.items():
+            (path / name).write_text("made")
+
+    assert run_pinned_with(project, work, reads={"words": ["small"]})[0] is Outcome.RAN
 
 
 CHILD = """

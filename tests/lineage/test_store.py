@@ -3,56 +3,15 @@
 import hashlib
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
-from cairn.errors import StoreError
-from cairn.lineage.store import Store
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The URL of a bucket on an S3 server of our own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    settings = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(urllib.request.Request(f"{endpoint}/stones", method="PUT"), timeout=2).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the S3 server ended"
-                time.sleep(0.1)
-        yield "s3://stones/cairn"
-    finally:
-        server.terminate()
-        server.wait()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+from cairn.errors import ArtifactError, StoreError
+from cairn.lineage.artifact import read_artifact
+from cairn.lineage.store import Store, read_pin_file, write_pin_file
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -174,3 +133,64 @@ def test_the_default_store_is_the_default_dvc_remote(tmp_path: Path, monkeypatch
 def test_a_url_of_an_unknown_kind_is_named() -> None:
     with pytest.raises(StoreError, match="nowhere://x"):
         Store("nowhere://x").read("pins/1")
+
+
+def test_files_that_are_asked_for_are_got_alone(anywhere: Store, tmp_path: Path) -> None:
+    digest = anywhere.put(make_tree(tmp_path / "tree")).digest
+    anywhere.get(digest, tmp_path / "copy", only=["sub/b.txt"])
+    assert [path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()] == ["b.txt"]
+    with pytest.raises(StoreError, match=r"holds no c\.txt$"):
+        anywhere.get(digest, tmp_path / "other", only=["a.txt", "c.txt"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_one_small_file_is_read_and_checked(store: Store, tmp_path: Path) -> None:
+    tree = store.put(make_tree(tmp_path / "tree"))
+    assert store.read_member(tree.digest, "sub/b.txt") == b"second"
+    assert store.read_member(store.put(tmp_path / "tree" / "a.txt").digest, "") == b"first"
+    with pytest.raises(StoreError, match="holds no pin for c"):
+        store.read_member(tree.digest, "c")
+    md5 = tree.members[0].md5
+    Path(store.url, "files", "md5", md5[:2], md5[2:]).write_text("FIRST")
+    with pytest.raises(StoreError, match="holds other bytes"):
+        store.read_member(tree.digest, "a.txt")
+
+
+def test_a_pin_file_says_what_was_pinned(tmp_path: Path) -> None:
+    artifact = read_artifact(make_tree(tmp_path / "tree"))
+    write_pin_file(tmp_path / "pin", artifact)
+    assert read_pin_file(tmp_path / "pin") == artifact
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"members": [], "directory": false, "digest": ""}', "\xff"])
+def test_what_is_no_pin_file_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pin").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ArtifactError, match="pin: is not a pin, or was changed or cut short"):
+        read_pin_file(tmp_path / "pin")
+
+
+def test_a_pin_file_whose_digest_was_changed_is_refused(tmp_path: Path) -> None:
+    write_pin_file(tmp_path / "pin", read_artifact(make_tree(tmp_path / "tree")))
+    pin = json.loads((tmp_path / "pin").read_text())
+    (tmp_path / "pin").write_text(json.dumps({**pin, "digest": "0" * 64}))
+    with pytest.raises(ArtifactError, match="is not a pin"):
+        read_pin_file(tmp_path / "pin")
+
+
+def test_a_store_that_is_not_there_is_said_to_be_missing(tmp_path: Path, s3: str) -> None:
+    Store(str(tmp_path)).check()
+    Store(f"{s3}/new").check()
+    with pytest.raises(StoreError, match="nowhere: no such folder"):
+        Store(str(tmp_path / "nowhere")).check()
+    with pytest.raises(StoreError, match="no such bucket"):
+        Store("s3://pebbles/cairn").check()
+
+
+def test_a_store_that_is_out_of_reach_is_named(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(StoreError, match="s3://stones/cairn: cannot be reached: Unable to locate credentials"):
+        Store(s3).check()
+    fsspec.filesystem("s3").clear_instance_cache()

@@ -1,0 +1,244 @@
+"""The Kubeflow door: pins and digests in, pins and digests out, bytes in the store."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from cairn.lineage.artifact import read_artifact
+from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from tests.pipelines.project import ROOT, small_recipe, write_text
+
+
+class Cluster:
+    """A store, sources, and a disk for one pod after the other."""
+
+    def __init__(self, root: Path, store: str) -> None:
+        self.root = root
+        self.store = store
+        self.recipe = small_recipe()
+        if not (root / "text").exists():
+            write_text(root / "text", documents=30)
+
+    def run(self, component: str, code: int = 0, **changed: str | list[str]) -> str:
+        """What a task prints. Keyword arguments replace those of its command line."""
+        inputs = {"snapshot": [], "ingest": ["sources"], "tokenize": ["documents"]}[component]
+        outputs = {"snapshot": ["sources"], "ingest": ["documents"], "tokenize": ["tokenizer", "tokens"]}[component]
+        artifacts: dict[str, Any] = {
+            name: {"artifacts": [{"name": name, "uri": str(self.pin(name)), "type": {"schemaTitle": "system.Dataset"}}]}
+            for name in outputs
+        }
+        message = {"outputs": {"artifacts": artifacts, "outputFile": str(self.told(component))}}
+        arguments: dict[str, str | list[str]] = {
+            "recipe-text": self.text(),
+            "store": self.store,
+            "input": [f"{name}={self.pin(name)}" for name in inputs],
+            "output": [f"{name}={self.pin(name)}" for name in outputs],
+            "executor-input": json.dumps(message),
+        }
+        if "digest" not in changed:
+            arguments["digest"] = [f"{name}={self.digest(name)}" for name in inputs]
+        arguments.update({name.replace("_", "-"): value for name, value in changed.items()})
+        words = [f"--{name}={one}" for name, v in arguments.items() for one in (v if isinstance(v, list) else [v])]
+        done = subprocess.run(
+            [sys.executable, "-m", f"components.{component}", "kubeflow", *words],
+            cwd=self.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CAIRN_WORK": str(self.root / "disk"), "CAIRN_WORKERS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert done.stdout == ""
+        return done.stderr
+
+    def text(self) -> str:
+        """The recipe as a parameter."""
+        path = self.root / "recipe.yaml"
+        with open(path, "w") as file:
+            YAML().dump(self.recipe, file)
+        return path.read_text()
+
+    def pin(self, artifact: str) -> Path:
+        return self.root / "pins" / artifact
+
+    def digest(self, artifact: str) -> str:
+        return read_pin_file(self.pin(artifact)).digest
+
+    def told(self, component: str) -> Path:
+        return self.root / "told" / f"{component}.json"
+
+    def lose(self, digest: str) -> None:
+        """Take one object of an artifact away from a store that is a folder."""
+        self.object(digest).unlink()
+
+    def object(self, digest: str) -> Path:
+        """The first object of an artifact, in a store that is a folder."""
+        artifact = Store(self.store).pin(digest)
+        assert artifact
+        address = artifact.members[0].md5
+        return Path(self.store, "files", "md5", address[:2], address[2:])
+
+
+@pytest.fixture(scope="module")
+def snapped(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """A cluster after its snapshot task."""
+    root = tmp_path_factory.mktemp("snapped") / "cluster"
+    (root / "store").mkdir(parents=True)
+    cluster = Cluster(root, str(root / "store"))
+    assert "snapshot: 30 objects" in cluster.run("snapshot")
+    return cluster
+
+
+@pytest.fixture
+def cluster(snapped: Cluster, tmp_path: Path) -> Cluster:
+    """A cluster of its own, after its snapshot task."""
+    shutil.copytree(snapped.root, tmp_path / "cluster")
+    return Cluster(tmp_path / "cluster", str(tmp_path / "cluster" / "store"))
+
+
+def test_a_stage_runs_from_a_pin_and_leaves_pins(cluster: Cluster) -> None:
+    printed = cluster.run("ingest")
+    assert "ingest: running" in printed
+    digest = cluster.digest("documents")
+    Store(cluster.store).get(digest, cluster.root / "documents")
+    assert read_artifact(cluster.root / "documents").digest == digest
+    told = json.loads(cluster.told("ingest").read_text())
+    assert told["parameterValues"] == {"documents_digest": digest}
+    [artifact] = told["artifacts"]["documents"]["artifacts"]
+    assert artifact["uri"] == str(cluster.pin("documents"))
+    assert artifact["metadata"]["digest"] == digest
+    assert artifact["metadata"]["train_documents"] > 0
+    assert list((cluster.root / "disk" / "work").iterdir()) == []
+
+
+def test_what_is_attested_and_in_the_store_is_neither_fetched_nor_run(cluster: Cluster) -> None:
+    cluster.run("ingest")
+    first = cluster.pin("documents").read_bytes()
+    cluster.lose(cluster.digest("sources"))
+    shutil.rmtree(cluster.root / "disk")
+    assert cluster.run("ingest") == "ingest: up to date\n"
+    assert cluster.pin("documents").read_bytes() == first
+
+
+def test_a_stage_whose_output_is_lost_from_the_store_runs_again_to_the_same_digest(cluster: Cluster) -> None:
+    cluster.run("ingest")
+    digest = cluster.digest("documents")
+    cluster.lose(digest)
+    assert "ingest: running" in cluster.run("ingest")
+    assert cluster.digest("documents") == digest
+    assert Store(cluster.store).has(digest)
+
+
+def test_a_snapshot_that_finds_nothing_new_attests_nothing(cluster: Cluster) -> None:
+    digest = cluster.digest("sources")
+    attested = Store(cluster.store).list(f"attestations/{digest}")
+    assert cluster.run("snapshot").splitlines()[-1] == "snapshot: up to date"
+    assert cluster.digest("sources") == digest
+    assert Store(cluster.store).list(f"attestations/{digest}") == attested
+    (cluster.root / "text" / "0000.txt").write_text("Something else altogether.\n")
+    assert "snapshot: 30 objects" in cluster.run("snapshot")
+    assert cluster.digest("sources") != digest
+
+
+def test_a_lock_file_that_is_given_is_used_whatever_the_sources_are_by_now(cluster: Cluster) -> None:
+    digest = cluster.digest("sources")
+    shutil.rmtree(cluster.root / "text")
+    assert cluster.run("snapshot", locked=digest) == "snapshot: up to date\n"
+    assert cluster.digest("sources") == digest
+    cluster.recipe["snapshot"]["sources"][0]["domain"] = "hikes"
+    said = cluster.run("snapshot", code=2, locked=digest)
+    assert said == f"error: sources {digest}: is the lock file of another snapshot section: run `cairn snapshot`\n"
+
+
+def test_a_lock_file_whose_objects_are_lost_is_refused(cluster: Cluster) -> None:
+    digest = cluster.digest("sources")
+    tree = json.loads(Store(cluster.store).read_member(digest, ""))["tree"]
+    cluster.lose(tree)
+    assert f"does not hold its objects ({tree})" in cluster.run("snapshot", code=2, locked=digest)
+    assert "holds no pin for" in cluster.run("snapshot", code=2, locked="0" * 64)
+
+
+def test_the_bytes_can_lie_in_a_bucket(tmp_path: Path, s3: str) -> None:
+    cluster = Cluster(tmp_path, f"{s3}/{tmp_path.name}")
+    cluster.run("snapshot")
+    cluster.run("ingest")
+    assert Store(cluster.store).has(cluster.digest("documents"))
+    assert cluster.run("ingest") == "ingest: up to date\n"
+
+
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(tmp_path: Path, s3: str) -> None:
+    cluster = Cluster(tmp_path, "s3://no-such-bucket/cairn")
+    said = cluster.run("snapshot", code=2)
+    assert said == "error: s3://no-such-bucket/cairn: no such bucket: make it, or name the right one\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"store": ""}, "store parameter: is empty"),
+        ({"store": "/no/such/folder"}, "/no/such/folder: no such folder"),
+        ({"store": "nosuch://bucket"}, "nosuch://bucket: not a store that can be opened"),
+        ({"digest": "sources=" + "0" * 64}, "the digest parameter says '000"),
+        ({"digest": "sources="}, "the digest parameter says ''"),
+        ({"input": "sources=no/such/pin"}, "no/such/pin: cannot be read: No such file or directory"),
+        ({"input": "sources=recipe.yaml"}, "recipe.yaml: is not a pin"),
+        ({"recipe_text": "ingest: [\n"}, "recipe parameter:2: not valid YAML"),
+        ({"recipe_text": ""}, "recipe parameter:1: a recipe is a mapping of sections"),
+        ({"recipe_text": "- a\n"}, "recipe parameter:1: a recipe is a mapping of sections"),
+        ({"for_version": "9.0.0"}, "ingest: asked for version 9.0.0, but"),
+    ],
+)
+def test_bad_input_is_one_line_and_2_and_nothing_is_written(
+    cluster: Cluster, change: dict[str, str], said: str
+) -> None:
+    before = sorted(path for path in Path(cluster.store).rglob("*"))
+    printed = cluster.run("ingest", code=2, **change)
+    assert said in printed
+    assert len(printed.splitlines()) == 1
+    assert not cluster.pin("documents").exists()
+    assert not cluster.told("ingest").exists()
+    assert sorted(path for path in Path(cluster.store).rglob("*")) == before
+
+
+def test_a_key_that_this_version_does_not_know_is_named_by_line(cluster: Cluster) -> None:
+    cluster.recipe["pretrain"]["warp"] = 9
+    line = 1 + cluster.text().splitlines().index("  warp: 9")
+    said = cluster.run("ingest", code=2)
+    assert said.startswith(f"error: recipe parameter:{line}: pretrain.warp: unknown key; ")
+
+
+def test_a_pin_that_was_changed_is_no_pin(cluster: Cluster) -> None:
+    pin = json.loads(cluster.pin("sources").read_text())
+    pin["members"][0]["sha256"] = "0" * 64
+    digest = pin["digest"]
+    cluster.pin("sources").write_text(json.dumps(pin))
+    said = cluster.run("ingest", code=2, digest=f"sources={digest}")
+    assert "pins/sources: is not a pin, or was changed or cut short" in said
+
+
+def test_a_pin_of_something_that_the_store_does_not_hold_is_refused(cluster: Cluster) -> None:
+    (cluster.root / "other").write_text("not in the store")
+    artifact = read_artifact(cluster.root / "other")
+    write_pin_file(cluster.pin("sources"), artifact)
+    said = cluster.run("ingest", code=2)
+    assert said.splitlines()[-1] == f"error: {cluster.store}: holds no pin for {artifact.digest}"
+
+
+def test_bytes_in_the_store_that_are_not_what_the_pin_says_are_refused(cluster: Cluster) -> None:
+    place = cluster.object(cluster.digest("sources"))
+    place.write_bytes(place.read_bytes().replace(b"walks", b"hikes"))
+    assert "holds other bytes than" in cluster.run("ingest", code=2)
+    assert not cluster.pin("documents").exists()
+
+
+def test_an_input_that_the_component_does_not_take_is_a_usage_error(cluster: Cluster) -> None:
+    said = cluster.run("ingest", code=2, input=f"tokens={cluster.pin('sources')}")
+    assert "--input: takes sources; got tokens" in said
+    assert "Traceback" not in said
