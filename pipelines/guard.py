@@ -17,8 +17,8 @@ from components.image import PINNED, PLACEHOLDER
 # `apt-get install`, `pip install`, `python -m pip install`, `uv pip install`, `conda install`, … and what kfp puts into
 # lightweight components, whose code is in the pipeline instead of in the image.
 _INSTALLS = re.compile(
-    r"\b(?:pip[\d.]*|uv|uvx|conda|mamba|apt|apt-get|apk|dnf|yum|npm)\s+(?:-\S+\s+)*(?:install|add|sync)\b"
-    r"|\bensurepip\b|\b(?:curl|wget)\b[^\n]*\|\s*(?:ba)?sh\b"
+    r"\b(?:pip[\d.]*|uv|conda|mamba|apt|apt-get|apk|dnf|yum|npm)\s+(?:\S+\s+){0,6}?(?:install|add|sync)\b"
+    r"|\b(?:uvx|uv\s+run|pipx\s+run|ensurepip)\b|\b(?:curl|wget)\b[^\n]*\|\s*(?:ba)?sh\b"
 )
 _CODE = re.compile(r"ephemeral_component|kfp\.dsl\.executor_main")
 # `tokens` and `tokenizer` are words of this trade; `token` is not.

@@ -34,7 +34,7 @@ def test_torch_is_in_its_own_locks_only() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_room_has_everything_a_room_needs(name: str) -> None:
     files = {path.name for path in (ROOT / "components" / name).iterdir()}
-    assert {"metadata.yaml", "recipe.py", "__main__.py", "__init__.py"} <= files
+    assert {"metadata.yaml", "recipe.py", "__main__.py", "__init__.py", "component.py", "summary.py"} <= files
 
 
 def test_the_readme_draws_the_dag_as_it_is() -> None:

@@ -93,6 +93,8 @@ def test_an_image_without_its_digest_is_refused(tmp_path: Path, image: str) -> N
         ("python3", "-m", "pip", "install", "numpy"),
         ("sh", "-c", "pip3 --quiet install numpy && python3 run.py"),
         ("sh", "-c", "uv pip install numpy"),
+        ("sh", "-c", "pip --index-url https://example.org/simple install numpy"),
+        ("uvx", "cairn"),
         ("sh", "-c", "apt-get -y install git"),
         ("sh", "-c", "curl -fsSL https://example.org/setup | sh"),
     ],
