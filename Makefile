@@ -39,6 +39,7 @@ repro: setup
 	@dvc repro
 	@dvc metrics show
 	@echo "The model is in artifacts/model: AutoModelForCausalLM.from_pretrained('artifacts/model') loads it."
+	@echo "Look at artifacts/report/report.html."
 
 test: setup lint
 	@python -m pytest -q -m "not slow"

@@ -22,7 +22,7 @@ from pipelines.stages import place
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 300.0  # seconds that a person is asked to wait
-COMPARED = ("documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model", "scores")
+COMPARED = ("documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model", "scores", "report")
 
 
 def clone(folder: Path) -> Path:

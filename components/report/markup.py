@@ -51,8 +51,13 @@ def join(content: "Iterable[Markup | str]") -> Markup:
 
 
 def escaped(data: str) -> str:
-    """Data as text or as the value of an attribute. What cannot be seen is named: NUL is ␀, U+202E is ⟨U+202E⟩."""
-    return html.escape(_INVISIBLE.sub(_named, data), quote=True)
+    """Data as text or as the value of an attribute."""
+    return html.escape(visible(data), quote=True)
+
+
+def visible(data: str) -> str:
+    """Data in which what cannot be seen is named: NUL is ␀, U+202E is ⟨U+202E⟩."""
+    return _INVISIBLE.sub(_named, data)
 
 
 def breakable(name: str) -> Markup:

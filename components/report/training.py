@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from components.report.markup import Markup, breakable, script_data, tag
+from components.report.markup import Markup, breakable, script_data, tag, visible
 from components.report.material import Log, Material
 from components.report.svg import Scale, curve, dot, label, shortened, svg, x_axis, y_axis
 from components.report.table import Column, table
@@ -227,7 +227,13 @@ def _data(log: Log, domains: Domains) -> Markup:
     scored = _scored(domains)
     rows = sorted({*range(0, count, max(1, count // READ)), *scored[:: max(1, len(scored) // READ)], count - 1})
     values = [_numbers(log, domains, row) for row in rows]
-    return script_data({"steps": [log.steps[row] for row in rows], "names": _names(domains), "values": values})
+    return script_data(
+        {
+            "steps": [log.steps[row] for row in rows],
+            "names": [visible(name) for name in _names(domains)],
+            "values": values,
+        }
+    )
 
 
 def _table(log: Log, domains: Domains) -> Markup:
