@@ -1,5 +1,10 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere. Always on stderr.
 
+A process whose output another one reads has no terminal. It may be told (`relayed`) to send its lines often and marked,
+so that the reader (`pass_on`) can draw the bar.
+"""
+
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -7,6 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 LINE_EVERY = 10.0  # seconds between plain lines
+FIRST_LINE = 3.0  # seconds before the first: what is over sooner needs none
+BAR_EVERY = 0.1
+RELAYED = "CAIRN_PROGRESS_RELAYED"
+RELAY_EVERY = 0.5
+# ASCII's unit separator, which no message holds: before the share that is done, and after it.
+MARK = "\x1f"
 
 
 @dataclass
@@ -22,7 +33,10 @@ class Progress:
     before: float = 0
     """What was done before this run."""
     _started: float = field(default_factory=time.monotonic)
-    _next_line: float = 0
+    _next: float = 0
+
+    def __post_init__(self) -> None:
+        self._next = self._started + FIRST_LINE
 
     def advance(self, amount: float = 1, note: str | None = None) -> None:
         """Count `amount` more units as done."""
@@ -32,8 +46,8 @@ class Progress:
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if now >= self._next_line:
-            self._next_line = now + LINE_EVERY
+        if now >= self._next:
+            self._next = now + LINE_EVERY
             print(self.line(now), file=sys.stderr, flush=True)
 
     def line(self, now: float) -> str:
@@ -44,22 +58,36 @@ class Progress:
         note = f", {self.note}" if self.note else ""
         return f"{self.label}: {_count(self.done)}/{_count(self.total)} {self.unit}, {_count(rate)}/s{left}{note}"
 
+    @property
+    def share(self) -> float:
+        """What is done, from 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
 
 class _Bar(Progress):
     """A `Progress` that rewrites one line of a terminal."""
 
+    def __post_init__(self) -> None:
+        self._next = 0
+
     def _draw(self) -> None:
         now = time.monotonic()
-        if now >= self._next_line or self.done >= self.total:
-            self._next_line = now + 0.1
-            width = 24
-            filled = int(width * min(1.0, self.done / self.total)) if self.total else width
-            print(
-                f"\r\x1b[K[{'#' * filled}{'.' * (width - filled)}] {self.line(now)}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+        if now >= self._next:
+            self._next = now + BAR_EVERY
+            _bar(self.share, self.line(now))
+
+
+class _Relayed(Progress):
+    """A `Progress` that another process draws."""
+
+    def __post_init__(self) -> None:
+        self._next = 0
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + RELAY_EVERY
+            print(f"{MARK}{self.share:.4f}{MARK}{self.line(now)}", file=sys.stderr, flush=True)
 
 
 class _Silent(Progress):
@@ -77,15 +105,51 @@ def progress(label: str, total: float, unit: str, done: float = 0, shown: bool =
         done: what an earlier, interrupted run had finished; it does not count for the rate.
         shown: False where another process shows it.
     """
-    terminal = shown and sys.stderr.isatty()
-    kind = _Bar if terminal else Progress if shown else _Silent
+    heard = _Bar if _on_a_terminal() else _Relayed if os.environ.get(RELAYED) else Progress
+    kind = heard if shown else _Silent
     counter = kind(label, total, unit, done)
     counter.before = done
     try:
         yield counter
     finally:
-        if terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if kind is _Bar:
+            _clear()
+        elif kind is _Relayed:
+            print(MARK, file=sys.stderr, flush=True)
+
+
+def relayed() -> dict[str, str]:
+    """What to add to the environment of a process whose lines are given to `pass_on`."""
+    return {RELAYED: "1"} if _on_a_terminal() else {}
+
+
+def pass_on(line: str) -> None:
+    """Show a line of another process; a line of progress as a bar, which the next line takes the place of."""
+    _, *marked = line.split(MARK, 2)
+    if len(marked) == 2:
+        _bar(float(marked[0]), marked[1])
+        return
+    if _on_a_terminal():
+        _clear()
+    if not marked:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _on_a_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _clear() -> None:
+    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _bar(share: float, line: str) -> None:
+    """Rewrite the line of the terminal. It never wraps: what wrapped could not be taken back."""
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    width = min(24, columns - len(line) - 4)
+    filled = int(width * share)
+    bar = f"[{'#' * filled}{'.' * (width - filled)}] " if width >= 8 else ""
+    print(f"\r\x1b[K{(bar + line)[: columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from cairn.errors import StageError
 from cairn.lineage.artifact import remove
+from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
 from trainer.data import Tokens, check
@@ -123,6 +124,7 @@ def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], N
 
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        **relayed(),
         "OMP_NUM_THREADS": str(resources.threads),
         # torch 2.13 restarts fail one time in three while the store of a dead attempt is shared.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
@@ -172,7 +174,7 @@ def _show(line: str) -> None:
     """Pass on what the first process says, without torchrun's prefix; what torchrun itself says is in the logs."""
     rank, separator, text = line.partition("]:")
     if separator and rank.removeprefix("[").removeprefix("default") == "0":
-        print(text.rstrip(), file=sys.stderr, flush=True)
+        pass_on(text.rstrip())
 
 
 def _status(work: Path) -> dict[str, Any]:
