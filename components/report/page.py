@@ -9,7 +9,7 @@ from pathlib import Path
 from cairn.errors import ArtifactError
 from cairn.progress import duration
 from components.report import data, scores, training
-from components.report.markup import Markup, breakable, tag
+from components.report.markup import Markup, breakable, join, tag
 from components.report.material import Material, Sample
 from components.report.recipe import Report
 from components.report.svg import scientific
@@ -18,8 +18,8 @@ from components.report.times import Times
 from components.report.wording import bits, plural, short, spelled, whole
 
 FORMAT = "cairn-report-v1"
-# Data cannot hold these: its `<` is escaped.
-BEGIN, END = "<!--times-->", "<!--/times-->"
+SLOTS = ("times", "around")  # places that only attestations can fill
+NO_REPORT = f"report.html: is not a report of the form {FORMAT}: run the report stage again"
 CHARACTERS = 4000  # of a prompt or a continuation that are shown
 HERE = Path(__file__).parent
 
@@ -60,15 +60,19 @@ def page(section: Report, material: Material) -> str:
 
 
 def with_times(html: str, times: Times | None) -> str:
-    """A copy of a report in which the marked place tells time, speed and machine.
+    """A copy of a report in which the marked places tell time, speed and machine, and the artifacts around.
 
     Raises ArtifactError when `html` is no report of this form.
     """
-    before, begin, rest = html.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or f'content="{FORMAT}"' not in before:
-        raise ArtifactError(f"report.html: is not a report of the form {FORMAT}: run the report stage again")
-    return before + BEGIN + _times(times).text + END + after
+    checkpoint_of(html)
+    for name, content in zip(SLOTS, (_times(times), _around(times)), strict=True):
+        begin, end = _marks(name)
+        before, begun, rest = html.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not begun or not ended:
+            raise ArtifactError(NO_REPORT)
+        html = before + begin + content.text + end + after
+    return html
 
 
 def checkpoint_of(html: str) -> str:
@@ -76,9 +80,11 @@ def checkpoint_of(html: str) -> str:
 
     Raises ArtifactError when `html` is no report.
     """
-    found = re.search(r'<meta name="cairn-checkpoint" content="([0-9a-f]{64})"/>', html)
+    found = re.search(
+        rf'<meta name="generator" content="{FORMAT}"/><meta name="cairn-checkpoint" content="([0-9a-f]{{64}})"/>', html
+    )
     if found is None:
-        raise ArtifactError(f"report.html: is not a report of the form {FORMAT}: run the report stage again")
+        raise ArtifactError(NO_REPORT)
     return found[1]
 
 
@@ -117,17 +123,25 @@ def _header(material: Material) -> Markup:
             ),
             class_="figures",
         ),
-        Markup(BEGIN),
-        tag(
-            "p",
+        _slot(
+            "times",
             "Time, speed and machine are not on this page: it is an artifact, named by its digest, and the same run "
             "gives the same bytes on any machine. They are in the attestation of the training run; ",
             tag("code", "cairn report"),
             " shows them here.",
-            class_="times",
         ),
-        Markup(END),
     )
+
+
+def _slot(name: str, *said: Markup | str) -> Markup:
+    """A place for what only attestations can tell, and what stands there until then."""
+    begin, end = _marks(name)
+    return join([Markup(begin), tag("p", *said, class_="times"), Markup(end)])
+
+
+def _marks(name: str) -> tuple[str, str]:
+    # Data cannot hold them: its `<` is escaped.
+    return f"<!--{name}-->", f"<!--/{name}-->"
 
 
 def _figure(name: str, value: str, notes: list[str], class_: str | None = None) -> Markup:
@@ -151,6 +165,13 @@ def _times(times: Times | None) -> Markup:
         _figure("Machine", times.processor, [many, f"{times.peak_gib:.2f} GiB at most", code], "words"),
         class_="figures",
     )
+
+
+def _around(times: Times | None) -> Markup:
+    if times is None or not times.digests:
+        return tag("p", "The store holds no attestation that tells the artifacts around.", class_="times")
+    rows = [[breakable(name), tag("code", digest)] for name, digest in sorted(times.digests.items())]
+    return table("By the attestations", [Column("artifact", "word"), Column("sha256", "digest")], rows)
 
 
 def _samples(samples: list[Sample], most: int) -> Markup:
@@ -200,7 +221,13 @@ def _origin(material: Material) -> Markup:
         table(
             "Digests",
             [Column("artifact", "word"), Column("sha256", "digest")],
-            [[artifact, tag("code", digest)] for artifact, digest in digests],
+            [[breakable(artifact), tag("code", digest)] for artifact, digest in digests],
+        ),
+        _slot(
+            "around",
+            "Those of the sources, the tokenizer and the optimizer state are in the attestations; ",
+            tag("code", "cairn report"),
+            " shows them here.",
         ),
         tag("h3", "Reproduce this"),
         tag(

@@ -1,6 +1,7 @@
-"""What the attestation of the training run adds to the page: time, speed, machine and code. The artifact has none."""
+"""What attestations add to the page: time, speed and machine of the training run, and the artifacts around those that
+the report is drawn from. The report artifact has none of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,36 +30,23 @@ class Times:
     """Of the code; None where it did not run from a checkout."""
     changed: bool
     """Whether the code differed from the commit."""
+    digests: Mapping[str, str]
+    """Artifact to digest: the optimizer state that was made beside the checkpoint, and the tokenizer and the sources as
+    far as attestations lead back."""
 
 
 def times_of(store: Store, checkpoint: str) -> Times | None:
     """The last run that made the checkpoint of this digest; None when no attestation of it is to be had.
 
-    Attestations that no trusted key signed, or that were changed, are passed over.
+    Attestations that no trusted key signed, that were changed, or that say nothing of times are passed over.
     """
-    found = sorted(_told(store, checkpoint), key=lambda times: times.finished)
-    return found[-1] if found else None
-
-
-def _told(store: Store, checkpoint: str) -> Iterator[Times]:
-    keys = attestation.trusted_keys()
-    for _, envelope in attestation.made(store, checkpoint):
-        try:
-            verified = attestation.verify(envelope, keys)
-        except AttestationError:
-            continue
-        if checkpoint in verified.outputs.values():
-            yield _times(verified)
-
-
-def _times(attested: Attestation) -> Times:
-    predicate: dict[str, Any] = attested.statement["predicate"]
-    internal = predicate["buildDefinition"]["internalParameters"]
-    facts, surroundings = internal["facts"], internal["environment"]
-    dependencies: list[dict[str, Any]] = predicate["buildDefinition"]["resolvedDependencies"]
-    code: dict[str, Any] = next(
-        (found.get("annotations", {}) for found in dependencies if found["name"] == "cairn"), {}
-    )
+    runs = [run for run in _attested(store, checkpoint) if "seconds" in _facts(run)]
+    if not runs:
+        return None
+    run = max(runs, key=_finished)
+    predicate: dict[str, Any] = run.statement["predicate"]
+    facts, surroundings = _facts(run), predicate["buildDefinition"]["internalParameters"]["environment"]
+    code = _code(predicate["buildDefinition"]["resolvedDependencies"])
     return Times(
         seconds=float(facts["seconds"]),
         tokens_per_second=float(facts["tokens_per_second"]),
@@ -67,7 +55,43 @@ def _times(attested: Attestation) -> Times:
         processor=str(surroundings["processor"]["model"]),
         processes=int(facts["world_size"]),
         threads=int(facts["threads"]),
-        finished=str(predicate["runDetails"]["metadata"]["finishedOn"]),
+        finished=_finished(run),
         commit=code.get("commit"),
         changed=bool(code.get("dirty")),
+        digests=dict(_around(store, run)),
     )
+
+
+def _attested(store: Store, digest: str) -> Iterator[Attestation]:
+    """Statements of how an artifact was made, as far as they can be relied on."""
+    keys = attestation.trusted_keys()
+    for _, envelope in attestation.made(store, digest):
+        try:
+            verified = attestation.verify(envelope, keys)
+        except AttestationError:
+            continue
+        # The record under the digest is only a signpost: what was signed must say the same.
+        if digest in verified.outputs.values():
+            yield verified
+
+
+def _around(store: Store, run: Attestation) -> Iterator[tuple[str, str]]:
+    """From the training run back to the sources. Where two runs made the same artifact, either leads on."""
+    yield from ((name, digest) for name, digest in run.outputs.items() if name == "optimizer")
+    for tokenize in _attested(store, run.inputs["tokens"]):
+        yield from ((name, digest) for name, digest in tokenize.outputs.items() if name == "tokenizer")
+        for ingest in _attested(store, tokenize.inputs["documents"]):
+            yield from ((name, digest) for name, digest in ingest.inputs.items() if name == "sources")
+
+
+def _facts(run: Attestation) -> dict[str, Any]:
+    facts: dict[str, Any] = run.statement["predicate"]["buildDefinition"]["internalParameters"]["facts"]
+    return facts
+
+
+def _finished(run: Attestation) -> str:
+    return str(run.statement["predicate"]["runDetails"]["metadata"]["finishedOn"])
+
+
+def _code(dependencies: list[dict[str, Any]]) -> dict[str, Any]:
+    return next((found.get("annotations", {}) for found in dependencies if found["name"] == "cairn"), {})

@@ -75,6 +75,13 @@ def test_the_copy_for_a_person_has_the_times_of_the_attestation(built: Project) 
     page = Page(with_times(html, times))
     assert page.key_figure("Speed")[1] == "tokens per second"
     assert page.key_figure("Machine")[1] == "1 process, 1 thread each"
+    digests = built.digests()
+    lock = digest_of(built.root / "sources.lock.json")
+    assert dict(page.table("By the attestations")[1:]) == {
+        "optimizer": digests["optimizer"],
+        "sources": lock,
+        "tokenizer": digests["tokenizer"],
+    }
     assert times_of(store, "0" * 64) is None
 
 
