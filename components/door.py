@@ -1,6 +1,8 @@
 """The command-line door of every component: what dvc.yaml, the container and `cairn run` call.
 
 python -m components.ingest --recipe params.yaml --input sources=sources.lock.json --output documents=DIRECTORY
+
+What takes time to import is imported inside the guard: Ctrl-C is as likely then as later.
 """
 
 import argparse
@@ -8,16 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import cairn.recipe
-from cairn.errors import RecipeError, guard
-from cairn.lineage.stage import Component, Outcome, Task, run_stage
-from cairn.lineage.store import Store
-from cairn.recipe import Section
-from cairn.resources import Resources
+from cairn.errors import guard
 
-S = TypeVar("S", bound=Section)
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Component, Task
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,18 @@ class Call:
     refresh: bool
 
 
-def door(package: str, model: type[S], work: Callable[[S, Task], BaseException | None]) -> NoReturn:
-    """Run the stage of `package` as the command line asks, and exit."""
-    component = Component.of(package)
+def door(package: str, work: "Callable[[Any, Task], BaseException | None]") -> NoReturn:
+    """Run the stage of `package` as the command line asks, and exit. `work` gets the section of the recipe that has the
+    component's name."""
 
     def enter() -> int:
+        from cairn.lineage.stage import Component, Outcome, run_stage
+        from cairn.lineage.store import Store
+        from cairn.resources import Resources
+
+        component = Component.of(package)
         call = parse(component)
-        section = read_section(component, model, call)
+        section = read_section(component, call)
         outcome = run_stage(
             component,
             section,
@@ -54,7 +57,7 @@ def door(package: str, model: type[S], work: Callable[[S, Task], BaseException |
     sys.exit(guard(enter))
 
 
-def parse(component: Component, arguments: Sequence[str] | None = None) -> Call:
+def parse(component: "Component", arguments: Sequence[str] | None = None) -> Call:
     """Read the command line of a component. Exits with 2 and a usage line when it does not fit."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{component.name}", description=component.description)
     parser.add_argument("--recipe", type=Path, default=Path("params.yaml"), help="the recipe in force")
@@ -71,15 +74,13 @@ def parse(component: Component, arguments: Sequence[str] | None = None) -> Call:
     )
 
 
-def read_section(component: Component, model: type[S], call: Call) -> S:
+def read_section(component: "Component", call: Call) -> Any:
     """This component's section, after the whole recipe was found valid: a slip in a later section is told now, not
     after hours of training."""
+    import cairn.recipe
     from components.recipe import Recipe
 
-    section = getattr(cairn.recipe.load(Recipe, call.recipe, call.overrides), component.name)
-    if not isinstance(section, model):
-        raise RecipeError(f"{call.recipe}: the section {component.name} is not this component's")
-    return section
+    return getattr(cairn.recipe.load(Recipe, call.recipe, call.overrides), component.name)
 
 
 def _places(parser: argparse.ArgumentParser, kind: str, values: Sequence[str]) -> dict[str, Path]:

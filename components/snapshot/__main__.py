@@ -3,22 +3,21 @@
 import sys
 
 from cairn.errors import StageError, guard
-from cairn.lineage.stage import Component, Outcome
-from cairn.lineage.store import Store
-from cairn.resources import Resources
 from components.door import parse, read_section
-from components.snapshot.recipe import Snapshot
 
 
 def enter() -> int:
     """Make sure that the lock file is there, as the command line asks."""
-    component = Component.of("components.snapshot")
-    call = parse(component)
-    section = read_section(component, Snapshot, call)
-    if call.inputs or set(call.outputs) != {"sources"}:
-        raise StageError("snapshot: takes no input and makes one output: --output sources=sources.lock.json")
+    from cairn.lineage.stage import Component, Outcome
+    from cairn.lineage.store import Store
+    from cairn.resources import Resources
     from components.snapshot.snapshot import snapshot
 
+    component = Component.of("components.snapshot")
+    call = parse(component)
+    section = read_section(component, call)
+    if call.inputs or set(call.outputs) != {"sources"}:
+        raise StageError("snapshot: takes no input and makes one output: --output sources=sources.lock.json")
     outcome = snapshot(
         section,
         call.outputs["sources"],

@@ -44,7 +44,14 @@ def small_recipe() -> dict[str, Any]:
         {"layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_width": 64, "context": 64}
     )
     # Steps enough to be caught in the middle, and each in the log, so that a test can see when that is.
-    training = {"steps": 150, "batch": 4, "micro_batch": 2, "checkpoint_every": 20, "evaluate_every": 75, "log_every": 1}
+    training = {
+        "steps": 150,
+        "batch": 4,
+        "micro_batch": 2,
+        "checkpoint_every": 20,
+        "evaluate_every": 75,
+        "log_every": 1,
+    }
     recipe["pretrain"].update(training)
     return recipe
 
