@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cairn.errors import StageError
 from cairn.lineage.artifact import remove
@@ -124,6 +124,7 @@ def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], N
     """
     from torchx.components.dist import torchrun
     from torchx.runner import get_runner
+    from torchx.schedulers.local_scheduler import SignalException
 
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -137,11 +138,13 @@ def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], N
     )
     interrupted: BaseException | None = None
     with _own_signals(), get_runner() as runner:
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         options = {"log_dir": str((work / "logs").resolve()), "auto_set_cuda_visible_devices": False}
-        handle = runner.run(app, "local_cwd", cfg=options)
-        for number in before:
-            signal.signal(number, _raise)
+        try:
+            handle = runner.run(app, "local_cwd", cfg=options)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _raise)
+        except SignalException as stop:  # raised by handlers that TorchX installs before it starts the job
+            _raise(stop.sigval, None)
         while True:
             try:
                 for line in runner.log_lines(handle, app.roles[0].name, should_tail=True):
@@ -157,7 +160,7 @@ def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], N
                 let_go()
 
 
-def _raise(number: int, _: object) -> None:
+def _raise(number: int, _: object) -> NoReturn:
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from cairn.lineage.artifact import digest_of
+from tests.pipelines.project import heed_interrupt
 from tests.trainer.tokens import counting
 
 LAUNCH = """
@@ -42,15 +44,31 @@ RECIPE = {
 }  # fmt: skip
 
 
-def start(root: Path, processes: int = 1, **changes: object) -> "subprocess.Popen[str]":
+def start(
+    root: Path, processes: int = 1, surroundings: Mapping[str, str] | None = None, **changes: object
+) -> "subprocess.Popen[str]":
     if not (root / "tokens").exists():
         counting(root / "tokens")
     command = [sys.executable, "-c", LAUNCH, str(root), str(processes), json.dumps({**RECIPE, **changes})]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **(surroundings or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupt,
+    )
 
 
-def launch(root: Path, processes: int = 1, code: int = 0, **changes: object) -> tuple[str, str]:
-    process = start(root, processes, **changes)
+def launch(
+    root: Path,
+    processes: int = 1,
+    code: int = 0,
+    surroundings: Mapping[str, str] | None = None,
+    **changes: object,
+) -> tuple[str, str]:
+    process = start(root, processes, surroundings, **changes)
     printed, said = process.communicate(timeout=120)
     assert process.returncode == code, said
     return printed, said
@@ -81,6 +99,15 @@ def test_the_log_shows_that_it_learns(undisturbed: Path) -> None:
 
 def test_two_processes_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path: Path) -> None:
     launch(tmp_path, processes=2)
+    assert made(tmp_path) == made(undisturbed)
+
+
+def test_an_offline_wandb_run_is_kept_outside_the_work_folder_and_changes_no_byte(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    launch(tmp_path, surroundings={"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path / "board")})
+    (log,) = (tmp_path / "board" / "wandb").glob("offline-run-*-test/*.wandb")
+    assert log.stat().st_size > 0
     assert made(tmp_path) == made(undisturbed)
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,11 @@ def small_recipe() -> dict[str, Any]:
     }
     recipe["pretrain"].update(training)
     return recipe
+
+
+def heed_interrupt() -> None:
+    """Tests may run where Ctrl-C is ignored, as behind `&` in a shell; what they start is to heed it all the same."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Project:
@@ -114,6 +120,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupt,
         )
 
     def run(self, *command: str, code: int = 0, **environment: str) -> str:

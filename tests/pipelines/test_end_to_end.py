@@ -152,7 +152,8 @@ def test_a_stage_that_is_stopped_again_and_again_finishes_with_the_same_bytes(
             break  # the last attempt had come to its end
         assert code != 0, printed
         assert door != "cairn run" or code == 130, printed
-        assert sent == signal.SIGKILL or "Traceback" not in printed, printed
+        # Before its first line of ours runs, an interpreter has only a traceback for Ctrl-C.
+        assert sent == signal.SIGKILL or "Traceback" not in printed or "<frozen site>" in printed, printed
         left = project.digests()
         assert all(left[name] in (None, built.digests()[name]) for name in ARTIFACTS), printed
     project.run(*door.split())
