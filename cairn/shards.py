@@ -64,9 +64,14 @@ def _results(
     pool = ProcessPoolExecutor(min(workers, len(todo)), context, _begin, (held,))
     try:
         futures = {pool.submit(function, shards[index]): index for index in todo}
-        # As they are finished: a shard that takes long does not keep the others from being kept.
+        # As they are finished: one that takes long does not keep the others from being kept.
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            if future.exception() is not None:
+                break
+            yield futures.pop(future), future.result()
+        # Only when one failed is anything left: those before it were begun before it, and the first fault is told.
+        for future, index in futures.items():
+            yield index, future.result()
         pool.shutdown()
     except BrokenProcessPool:
         raise StageError(

@@ -2,7 +2,7 @@
 
 import re
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,8 @@ from cairn.recipe import Section
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 _LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
+# Query parameters of signed URLs (S3, Google Cloud Storage, Azure), and what others call a secret.
+_SECRET = re.compile(r"signature|credential|token|secret|password|api.?key|^(sig|key|auth)$", re.IGNORECASE)
 _EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
 
 
@@ -40,9 +42,14 @@ class Source(Section):
     @field_validator("uri")
     @classmethod
     def _can_be_written_down(cls, uri: str) -> str:
-        # The lock file and the attestation repeat the URI, and both are made to be shown around.
-        if "://" in uri and "@" in urlsplit(uri).netloc:
-            raise ValueError(f"{urlsplit(uri).scheme} URL with a user or password: credentials go into the environment")
+        # The lock file and the attestation repeat the URI, and both are made to be shown around. So is this message.
+        if "://" in uri:
+            url = urlsplit(uri)
+            if "@" in url.netloc:
+                raise ValueError(f"{url.scheme} URL with a user or password: credentials go into the environment")
+            secret = next((name for name, _ in parse_qsl(url.query) if _SECRET.search(name)), None)
+            if secret:
+                raise ValueError(f"{url.scheme} URL with {secret}=…: credentials go into the environment")
         if "::" in uri:
             raise ValueError(f"{uri!r} is a chained URL: unpack it first, or name the objects one by one")
         return uri
