@@ -1,14 +1,10 @@
 """What a person decides about the exported model."""
 
-import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from cairn.recipe import Section
-
-_LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
-_EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
+from cairn.recipe import Licence, Section
 
 
 class Export(Section):
@@ -16,7 +12,7 @@ class Export(Section):
 
     name: str = Field(default="cairn-tiny", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """What the model card calls it."""
-    licence: str = "Apache-2.0"
+    licence: Licence = "Apache-2.0"
     """SPDX expression for the licence of the weights; `LicenseRef-…` for a licence without an SPDX name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in the files."""
@@ -24,10 +20,3 @@ class Export(Section):
     """Size of a weights file at most."""
     tolerance: float = Field(default=1e-4, gt=0)
     """Largest difference of a logit from the trainer's, as a share of the largest logit (at least of 1)."""
-
-    @field_validator("licence")
-    @classmethod
-    def _is_spdx(cls, licence: str) -> str:
-        if not _EXPRESSION.fullmatch(licence):
-            raise ValueError(f"{licence!r} is not an SPDX expression, such as Apache-2.0 or LicenseRef-house-rules")
-        return licence

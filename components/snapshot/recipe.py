@@ -6,13 +6,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from cairn.recipe import Section
+from cairn.recipe import Licence, Section
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
-_LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
 # Query parameters of signed URLs (S3, Google Cloud Storage, Azure), and what others call a secret.
 _SECRET = re.compile(r"signature|credential|token|secret|password|api.?key|^(sig|key|auth)$", re.IGNORECASE)
-_EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
 
 
 class Source(Section):
@@ -27,17 +25,10 @@ class Source(Section):
     """The quality rules are made for prose; they are off for code."""
     domain: str = Field(pattern=NAME)
     """What the text is about; results are reported for each domain."""
-    licence: str
+    licence: Licence
     """An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
     text_field: str = "text"
     """The field of a jsonl record, or column of a parquet file, that holds the text."""
-
-    @field_validator("licence")
-    @classmethod
-    def _is_spdx(cls, licence: str) -> str:
-        if not _EXPRESSION.fullmatch(licence):
-            raise ValueError(f"{licence!r} is not an SPDX expression, such as CC-BY-4.0 or LicenseRef-house-rules")
-        return licence
 
     @field_validator("uri")
     @classmethod

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.trainer.tokens import counting
 LAUNCH = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from cairn.errors import guard
 from cairn.resources import Resources
 from components.pretrain.launch import pretrain
@@ -122,7 +124,7 @@ def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> No
     raise AssertionError(f"step {step} was not reached")
 
 
-LONG = {"steps": 1500, "checkpoint_every": 100, "evaluate_every": 1000}
+LONG: dict[str, Any] = {"steps": 1500, "checkpoint_every": 100, "evaluate_every": 1000}
 
 
 @pytest.fixture(scope="module")
