@@ -1,10 +1,11 @@
-"""The default run in fresh clones: time, memory, what a second run does, and whether two clones agree.
+"""The default run in fresh clones: time, memory, scores, what a second run does, and whether two clones agree.
 
     python bench/default_run.py            # about three runs long
 
 Clones this checkout (committed state) twice into different directories, runs `dvc repro` in both, one with one data
-worker and one with two, and prints seconds, peak memory of all processes together, the seconds of a second `dvc repro`,
-the stages that a changed training parameter would re-run, and the digests side by side.
+worker and one with two, and prints seconds, peak memory of all processes together, held-out bits per byte beside the
+compressors of the same run, the seconds of a second `dvc repro`, the stages that a changed training parameter re-runs,
+and the digests side by side.
 """
 
 import json
@@ -67,6 +68,17 @@ def tree_memory(pid: int) -> int:
     return total
 
 
+def scores(folder: Path) -> dict[str, dict[str, float]]:
+    """Held-out bits per byte of a finished run: the model beside every compressor, for each domain and set."""
+    said = json.loads((folder / place("scores") / "scores.json").read_text())["bits_per_byte"]
+    return {
+        f"{domain} {kind}": {"model": row["bits_per_byte"], **row["compressors"]}
+        for domain, kinds in said.items()
+        for kind, row in kinds.items()
+        if row["documents"]
+    }
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         one = clone(Path(temporary, "one"))
@@ -74,6 +86,10 @@ def main() -> int:
         print("first clone, default settings: dvc repro", flush=True)
         seconds, memory, _ = run(one, "dvc", "repro")
         print(f"  {seconds:.1f} s, peak memory {memory:.2f} GiB")
+        found = scores(one)
+        for name, row in found.items():
+            shown = ", ".join(f"{kind} {value:.3f}" for kind, value in row.items())
+            print(f"  bits per byte, {name}: {shown}")
         again, _, printed = run(one, "dvc", "repro")
         nothing = "Running stage" not in printed
         print(f"second dvc repro: {again:.1f} s, {'nothing ran' if nothing else 'STAGES RAN'}")
@@ -100,6 +116,7 @@ def main() -> int:
         "peak_gib": round(memory, 2),
         "second_run_s": round(again, 1),
         "different_digests": different,
+        "bits_per_byte": found,
     }
     print(json.dumps(result))
     return 0 if nothing and not different else 1

@@ -59,11 +59,24 @@ def guard(door: Callable[[], int | None]) -> int:
     """Run a door; print what a person can put right as one line and return the exit code.
 
     Returns the door's own code (None is 0), 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM.
-    SIGTERM is turned into `SystemExit` so that `finally` blocks run.
+    SIGTERM is turned into `SystemExit` so that `finally` blocks run. A Ctrl-C that a library swallows, as some do while
+    they are imported, does not stop the door, but what would follow it.
     """
+    interrupts = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background a shell has it ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        return door() or 0
+        code = door() or 0
+        if interrupts and not code:
+            raise KeyboardInterrupt
+        return code
     except CairnError as error:
         if os.environ.get("CAIRN_DEBUG"):
             traceback.print_exc()

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -27,6 +27,17 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
+
+def _spdx(licence: str) -> str:
+    if not _EXPRESSION.fullmatch(licence):
+        raise ValueError(f"{licence!r} is not an SPDX expression, such as CC-BY-4.0 or LicenseRef-house-rules")
+    return licence
+
+
+_LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
+_EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
+Licence = Annotated[str, AfterValidator(_spdx)]
+"""An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
 
 S = TypeVar("S", bound=Section)
 

@@ -4,10 +4,13 @@ A shard's result is kept in a folder as soon as it is known, so a killed run goe
 """
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +30,8 @@ def map_shards(
     """`function(shard)` for every shard, in the order of `shards`.
 
     Args:
-        function: pure and picklable. What it writes, it writes aside and moves into place before it returns; what it
-            returns can be kept as JSON.
+        function: pure and picklable. It may be stopped anywhere, and is then called again: it begins by removing what
+            it left behind. What it returns can be kept as JSON.
         workers: processes to use at most; 1 runs in this process.
         done: folder for the results of finished shards. It must belong to these shards and this function alone (a
             folder under a stage's work folder does: the stage key fixes both).
@@ -58,20 +61,38 @@ def _results(
             yield index, function(shards[index])
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_ignore_interrupt)
+    held, alive = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(workers, len(todo)), context, _begin, (held,))
     try:
-        futures = [(index, pool.submit(function, shards[index])) for index in todo]
-        for index, future in futures:
+        futures = {pool.submit(function, shards[index]): index for index in todo}
+        # As they are finished: one that takes long does not keep the others from being kept.
+        for future in as_completed(futures):
+            if future.exception() is not None:
+                break
+            yield futures.pop(future), future.result()
+        # Only when one failed is anything left: those before it were begun before it, and the first fault is told.
+        for future, index in futures.items():
             yield index, future.result()
+        pool.shutdown()
     except BrokenProcessPool:
         raise StageError(
             "a data worker was killed (out of memory?): set CAIRN_WORKERS lower and run again; finished shards are kept"
         ) from None
     finally:
-        # Not waiting for queued shards: on Ctrl-C or an error the user wants the prompt back.
-        pool.shutdown(wait=True, cancel_futures=True)
+        # On Ctrl-C or an error the user wants the prompt back, not the end of every shard that was begun.
+        alive.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent acts on it."""
+def _begin(held: Connection) -> None:
+    """Make this process a worker. Ctrl-C reaches every process of the terminal; only the parent acts on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(held,), daemon=True).start()
+
+
+def _end_with_parent(held: Connection) -> None:
+    """End when the parent closes its end of the pipe or is killed: else its next run would find us writing."""
+    try:
+        held.recv()
+    except (EOFError, OSError):
+        os._exit(1)

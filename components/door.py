@@ -2,7 +2,8 @@
 
 python -m components.ingest --recipe params.yaml --input sources=sources.lock.json --output documents=DIRECTORY
 
-With `kubeflow` as its first argument it is the door of `components/kubeflow.py`.
+With `kubeflow` as its first argument it is the door of `components/kubeflow.py`. What takes time to import is imported
+inside the guard: Ctrl-C is as likely then as later.
 """
 
 import argparse
@@ -10,22 +11,14 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import cairn.recipe
-from cairn import version
 from cairn.errors import StageError, guard
-from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
-from cairn.lineage.store import Store
-from cairn.recipe import Section
-from cairn.resources import Resources
-from components.recipe import Recipe
-from components.summary import Read, Summary
 
 if TYPE_CHECKING:
+    from cairn.lineage.stage import Component, Outcome, Task
     from components.kubeflow import Job
-
-S = TypeVar("S", bound=Section)
+    from components.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -41,19 +34,21 @@ class Call:
 
 def door(
     package: str,
-    model: type[S],
-    work: Callable[[S, Task], BaseException | None],
-    summary: Callable[[Read], Summary],
+    work: "Callable[[Any, Task], BaseException | None]",
     reads: Mapping[str, Collection[str]] | None = None,
 ) -> NoReturn:
     """Run the stage of `package` as the command line asks, and exit.
 
     Args:
-        summary: what a person sees in Kubeflow of what the stage made.
+        work: gets the section of the recipe that has the component's name.
         reads: the files that `work` reads of an input; of an input without an entry, all.
     """
 
-    def in_project(section: S, component: Component, call: Call) -> Outcome:
+    def in_project(section: Any, component: "Component", call: Call) -> "Outcome":
+        from cairn.lineage.stage import run_stage
+        from cairn.lineage.store import Store
+        from cairn.resources import Resources
+
         return run_stage(
             component,
             section,
@@ -64,7 +59,9 @@ def door(
             resources=Resources.from_environment(),
         )
 
-    def in_kubeflow(section: S, job: "Job") -> tuple[Outcome, dict[str, str]]:
+    def in_kubeflow(section: Any, job: "Job") -> "tuple[Outcome, dict[str, str]]":
+        from cairn.lineage.stage import run_pinned
+
         return run_pinned(
             job.component,
             section,
@@ -76,35 +73,38 @@ def door(
             reads=reads,
         )
 
-    open_door(package, model, in_project, in_kubeflow, summary)
+    open_door(package, in_project, in_kubeflow)
 
 
 def open_door(
     package: str,
-    model: type[S],
-    in_project: Callable[[S, Component, Call], Outcome],
-    in_kubeflow: "Callable[[S, Job], tuple[Outcome, Mapping[str, str]]]",
-    summary: Callable[[Read], Summary],
+    in_project: "Callable[[Any, Component, Call], Outcome]",
+    in_kubeflow: "Callable[[Any, Job], tuple[Outcome, Mapping[str, str]]]",
 ) -> NoReturn:
     """Like `door`, for a component that is run by rules of its own."""
 
     def enter() -> None:
+        from cairn.lineage.stage import Component, Outcome
+
         component = Component.of(package)
         if sys.argv[1:2] == ["kubeflow"]:
             from components import kubeflow
 
-            kubeflow.enter(component, model, in_kubeflow, summary, sys.argv[2:])
+            kubeflow.enter(component, in_kubeflow, sys.argv[2:])
             return
+        import cairn.recipe
+        from components.recipe import Recipe
+
         call = parse(component)
         recipe = cairn.recipe.load(Recipe, call.recipe, call.overrides)
-        outcome = in_project(section_of(recipe, component, model), component, call)
+        outcome = in_project(section_of(recipe, component), component, call)
         if outcome is not Outcome.RAN:
             print(f"{component.name}: {outcome.value}", file=sys.stderr)
 
     sys.exit(guard(enter))
 
 
-def parse(component: Component, arguments: Sequence[str] | None = None) -> Call:
+def parse(component: "Component", arguments: Sequence[str] | None = None) -> Call:
     """Read the command line of a component. Exits with 2 and a usage line when it does not fit."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{component.name}", description=component.description)
     parser.add_argument("--recipe", type=Path, default=Path("params.yaml"), help="the recipe in force")
@@ -123,19 +123,18 @@ def parse(component: Component, arguments: Sequence[str] | None = None) -> Call:
     )
 
 
-def section_of(recipe: Recipe, component: Component, model: type[S]) -> S:
-    """This component's section. The whole recipe is read: a slip in a later section is told now, not after hours of
+def section_of(recipe: "Recipe", component: "Component") -> Any:
+    """This component's section. The whole recipe was read: a slip in a later section is told now, not after hours of
     training."""
-    section = getattr(recipe, component.name)
-    if not isinstance(section, model):
-        raise TypeError(f"the section {component.name} of the recipe is not this component's")
-    return section
+    return getattr(recipe, component.name)
 
 
-def check_version(component: Component, asked: str | None) -> None:
+def check_version(component: "Component", asked: str | None) -> None:
     """What was written for one version of a component must not be made by another under the old name."""
     if asked is None or asked == component.version:
         return
+    from cairn import version
+
     newer = version.is_newer(asked, component.version)
     way_out = "update Cairn" if newer else "`cairn dag --write` takes it up"
     raise StageError(f"{component.name}: asked for version {asked}, but {component.version} is installed: {way_out}")

@@ -15,21 +15,19 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cairn.recipe
 from cairn.errors import ArtifactError, StoreError
 from cairn.lineage.artifact import Artifact, canonical, written_aside
 from cairn.lineage.stage import Component, Outcome
 from cairn.lineage.store import Store, read_pin_file, write_pin_file
-from cairn.recipe import Section
 from cairn.resources import Resources
 from components.door import check_version, section_of
 from components.recipe import Recipe
 from components.summary import Read, Summary
-
-S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,7 @@ class Job:
 
 def enter(
     component: Component,
-    model: type[S],
-    run: Callable[[S, Job], tuple[Outcome, Mapping[str, str]]],
-    summary: Callable[[Read], Summary],
+    run: Callable[[Any, Job], tuple[Outcome, Mapping[str, str]]],
     arguments: Sequence[str],
 ) -> None:
     """Run the stage as the command line asks, and say what was made: in pins, in parameters, in what a person sees.
@@ -76,7 +72,7 @@ def enter(
         CairnError: bad input, or what `run` raises. No output is written then.
     """
     call = parse(component, arguments)
-    section = section_of(cairn.recipe.loads(Recipe, call.recipe, "recipe parameter"), component, model)
+    section = section_of(cairn.recipe.loads(Recipe, call.recipe, "recipe parameter"), component)
     inputs = {name: _input(name, path, call.digests[name]) for name, path in call.pins.items()}
     store = _open(call.store)
     # On a volume that outlives the pod, a run that was cut short goes on where it was.
@@ -85,6 +81,7 @@ def enter(
     if outcome is not Outcome.RAN:
         print(f"{component.name}: {outcome.value}", file=sys.stderr, flush=True)
     known = {**inputs, **made}
+    summary: Callable[[Read], Summary] = import_module(f"components.{component.name}.summary").summary
     seen = summary(lambda name, path: store.read_member(known[name], path))
     artifacts = {name: _pinned(store, digest) for name, digest in made.items()}
     for name, path in call.outputs.items():

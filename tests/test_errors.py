@@ -3,7 +3,9 @@
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -11,10 +13,13 @@ from cairn.errors import SourceError, guard
 
 
 @pytest.fixture(autouse=True)
-def sigterm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+def handlers() -> Iterator[None]:
+    """The handlers of a process in the foreground, and afterwards those of the test run."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_what_a_person_can_put_right_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +55,21 @@ def test_ctrl_c_is_130_and_termination_143(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as ended:
         guard(terminated)
     assert ended.value.code == 143
+
+
+def test_an_interrupt_that_was_swallowed_still_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    finished = []
+
+    def door() -> int:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finished.append(True)
+        return 0
+
+    assert guard(door) == 130
+    assert finished
+    assert "interrupted: finished work is kept" in capsys.readouterr().err
 
 
 def test_a_defect_keeps_its_traceback() -> None:

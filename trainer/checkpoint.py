@@ -4,9 +4,10 @@ In progress: one folder per step in the work folder, complete when its manifest 
 tensors. Finished: safetensors in a canonical order and in files of fixed size, whatever the number of processes was.
 """
 
-import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cairn.errors import ArtifactError
+from cairn.errors import FULL_DISK, ArtifactError
 from cairn.lineage.artifact import readable, written_aside
 from trainer.manifest import read_manifest
 
@@ -97,8 +98,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        if "os error 28" in str(error) or "StorageFull" in str(error) or "No space" in str(error):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
+        number = re.search(r"os error (\d+)", str(error))
+        if number and int(number[1]) in FULL_DISK:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
         raise
     path.chmod(0o644)  # safetensors 0.8 writes 0600, which the next step's user could not read
 

@@ -116,7 +116,7 @@ class Store:
         if artifact is None:
             return False
         with ThreadPoolExecutor(TRANSFERS) as threads:
-            return all(threads.map(lambda member: self._locate(member) is not None, artifact.members))
+            return all(threads.map(lambda member: self.locate(member) is not None, artifact.members))
 
     def get(self, digest: str, destination: Path, only: Collection[str] | None = None) -> None:
         """Put the artifact of this digest at `destination`, written aside and checked by sha256.
@@ -158,7 +158,7 @@ class Store:
 
         Raises StoreError when neither the store nor a mirror has it.
         """
-        url = self._locate(member)
+        url = self.locate(member)
         if url is None:
             raise StoreError(f"{self.url}/{_address(member.md5)}: {member.path} is missing from the store")
         return cast(BinaryIO, fsspec.open(url, "rb").open())
@@ -181,6 +181,15 @@ class Store:
         if hashlib.sha256(data).hexdigest() != member.sha256:
             raise StoreError(f"{self.url}/{_address(member.md5)}: holds other bytes than {path} of {digest}")
         return data
+
+    def locate(self, member: Member) -> str | None:
+        """The URL of one file of a pinned artifact, in the store or a mirror; None when neither has it at its size."""
+        for root in (self.url, *self.mirrors):
+            url = posixpath.join(root, _address(member.md5))
+            filesystem, path = _open_url(url)
+            if _size(filesystem, path) == member.size:
+                return url
+        return None
 
     # Small records
 
@@ -269,14 +278,6 @@ class Store:
             filesystem.put_file(str(source), path)
         if _size(filesystem, path) != size:
             raise StoreError(f"{self.url}/{key}: the upload of {source} was cut short or the file changed meanwhile")
-
-    def _locate(self, member: Member) -> str | None:
-        for root in (self.url, *self.mirrors):
-            url = posixpath.join(root, _address(member.md5))
-            filesystem, path = _open_url(url)
-            if _size(filesystem, path) == member.size:
-                return url
-        return None
 
     def _at(self, key: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return _open_url(posixpath.join(self.url, key))

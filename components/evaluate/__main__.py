@@ -1,12 +1,15 @@
 """The command-line door."""
 
-from cairn.lineage.stage import Task
+from typing import TYPE_CHECKING
+
 from components.door import door
-from components.evaluate.recipe import Evaluate
-from components.evaluate.summary import summary
+
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Task
+    from components.evaluate.recipe import Evaluate
 
 
-def work(section: Evaluate, task: Task) -> None:
+def work(section: "Evaluate", task: "Task") -> None:
     """Fill the scores directory."""
     from components.evaluate.evaluate import evaluate
 
@@ -22,4 +25,4 @@ def work(section: Evaluate, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Evaluate, work, summary)
+    door(__package__ or "", work)

@@ -5,24 +5,21 @@ document ends is not predicted, as a compressor's text has no ends either. Bytes
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
-from cairn.errors import ArtifactError, one_line
+from cairn.errors import ArtifactError, SourceError
 from cairn.progress import progress
+from components.export.loading import load_model
+from components.tokenize.encoding import Ids, encode, ordinary
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 8192  # that go through the model at once
+BATCH_LOGITS = 1 << 28  # fp32 numbers that come out of it, at most
 
 
 @dataclass(frozen=True)
@@ -40,27 +37,31 @@ class Scorer:
     """A model directory, loaded in fp32."""
 
     def __init__(self, folder: Path, threads: int) -> None:
+        """Raises ArtifactError when the directory does not hold a whole model with its tokenizer."""
         torch.set_num_threads(threads)
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self.model: Any = load_model(folder, attention="sdpa")
+        said = self.model.config
+        for key in ("max_position_embeddings", "bos_token_id", "vocab_size"):
+            if not isinstance(getattr(said, key, None), int):
+                raise ArtifactError(f"{folder}: its config.json does not say {key}, without which it cannot be scored")
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=False, attn_implementation="sdpa"
-            )
-            self.model = loaded.eval()
-            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:
-            raise ArtifactError(f"{folder}: does not load as a model: {one_line(error)[:200]}") from None
-        self.tokenizer.encode_special_tokens = True
-        self.context = int(self.model.config.max_position_embeddings)
-        self.end_of_text = int(self.model.config.bos_token_id)
+            self.tokenizer = ordinary((folder / "tokenizer.json").read_bytes(), f"{folder}: tokenizer.json")
+        except OSError as error:
+            raise ArtifactError(f"{folder}: tokenizer.json: cannot be read: {error.strerror}") from None
+        except SourceError as error:
+            raise ArtifactError(str(error)) from None
+        self.context, self.end_of_text = int(said.max_position_embeddings), int(said.bos_token_id)
+        vocabulary, known = int(said.vocab_size), self.tokenizer.get_vocab(with_added_tokens=True)
+        if max(known.values()) >= vocabulary:
+            raise ArtifactError(f"{folder}: its tokenizer has ids beyond the model's vocabulary of {vocabulary}")
+        self._batch = min(BATCH_TOKENS, BATCH_LOGITS // vocabulary)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> Ids:
         """Ids of a document, after the end-of-text token that precedes it."""
-        return [self.end_of_text, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+        return np.concatenate(([np.uint32(self.end_of_text)], encode(self.tokenizer, text)))
 
-    def bits(self, texts: Sequence[str], stride: int) -> list[float]:
-        """Bits of each document."""
-        documents = [self.encode(text) for text in texts]
+    def bits(self, documents: Sequence[Ids], stride: int) -> list[float]:
+        """Bits of each document, encoded with `encode`."""
         windows = [window for index, ids in enumerate(documents) for window in self.windows(index, len(ids), stride)]
         # Windows of like length share a batch; a document's bits are summed in its own order whatever the batches were.
         order = sorted(range(len(windows)), key=lambda i: (windows[i].start - windows[i].stop, i))
@@ -69,7 +70,7 @@ class Scorer:
             first = 0
             while first < len(order):
                 longest = windows[order[first]].stop - windows[order[first]].start
-                batch = order[first : first + max(1, BATCH_TOKENS // longest)]
+                batch = order[first : first + max(1, self._batch // longest)]
                 for index, nats in zip(batch, self._score(documents, [windows[i] for i in batch]), strict=True):
                     found[index] = nats
                 shown.advance(len(batch))
@@ -91,7 +92,7 @@ class Scorer:
         return windows
 
     @torch.no_grad()
-    def _score(self, documents: Sequence[list[int]], windows: Sequence[Window]) -> list[float]:
+    def _score(self, documents: Sequence[Ids], windows: Sequence[Window]) -> list[float]:
         longest = max(window.stop - window.start for window in windows)
         ids = np.full((len(windows), longest), self.end_of_text, np.int64)
         for row, window in enumerate(windows):
@@ -106,10 +107,12 @@ class Scorer:
         ]
 
     @torch.no_grad()
-    def continuation(self, text: str, prompt: int, length: int) -> tuple[str, str]:
-        """The first `prompt` tokens of a text, and how the model goes on, greedily."""
-        ids = self.encode(text)[: prompt + 1]
-        room = max(1, min(length, self.context - len(ids)))
-        settings = {"do_sample": False, "max_new_tokens": room, "pad_token_id": self.end_of_text}
-        made = self.model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), **settings)[0]
+    def continuation(self, document: Ids, prompt: int, length: int) -> tuple[str, str]:
+        """The first `prompt` tokens of an encoded document, and how the model goes on, greedily; both within the
+        context, of which a prompt leaves at least one token free."""
+        ids = document[: min(prompt + 1, self.context - 1)].tolist()
+        settings = {"do_sample": False, "max_new_tokens": min(length, self.context - len(ids))}
+        made = self.model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), pad_token_id=self.end_of_text, **settings
+        )[0]
         return self.tokenizer.decode(ids[1:]), self.tokenizer.decode(made[len(ids) :].tolist())

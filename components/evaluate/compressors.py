@@ -5,20 +5,22 @@ train text. The documents of a domain are one text, so a compressor also learns 
 """
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pyppmd
 import zstandard
 
 from cairn.errors import StageError
+from cairn.shards import map_shards
 from components.ingest.documents import read_split
 
 PPMD_MEMORY = 1 << 30  # bytes; only what the text needs is touched
 ZSTD_LEVEL = 19
+AT_ONCE = 2  # compressors that run at the same time: the large orders need much memory
 
 
 @dataclass(frozen=True)
@@ -33,40 +35,51 @@ class Job:
 
 
 def compress(
-    documents: Path, texts: dict[str, bytes], orders: Sequence[int], dictionaries: Sequence[int], prime: int,
+    documents: Path, texts: Mapping[str, Sequence[str]], orders: Sequence[int], dictionaries: Sequence[int], prime: int,
     work: Path, workers: int,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Bits per byte of every text under every compressor: `{"ppmd_12": {text name: bits per byte}}`.
 
     Args:
-        texts: held-out text by name.
+        texts: the held-out documents of each text, by its name.
         prime: bytes of train text to prime with, at most.
+        work: keeps the texts, and what the finished compressors found.
+
+    Raises:
+        StageError: a compressor was killed.
     """
     work.mkdir(parents=True, exist_ok=True)
     train = work / "train.txt"
-    with open(train, "wb") as file:
-        for record in read_split(documents, "train"):
-            file.write(record["text"].encode())
-    if train.stat().st_size > prime:
-        train.write_bytes(train.read_bytes()[-prime:])
-    paths = []
-    for number, text in enumerate(texts.values()):
-        paths.append(work / f"{number}.txt")
-        paths[-1].write_bytes(text)
-    jobs = [Job(f"ppmd_{order}", order, train, tuple(paths)) for order in sorted(orders, reverse=True)]
-    jobs += [Job(f"zstd_19_dict_{size // 1024}k", size, train, tuple(paths)) for size in dictionaries]
-    # Fresh processes: forking (below) a process with torch's threads in it would be asking for trouble. Two at a time
-    # keeps the memory of the large orders bounded.
-    with ProcessPoolExecutor(min(2, workers), mp_context=get_context("spawn")) as pool:
-        sizes = dict(zip((job.name for job in jobs), pool.map(_sizes, jobs), strict=True))
+    train.write_bytes(_end_of_train(documents, prime))
+    paths = {name: work / f"{number}.txt" for number, name in enumerate(texts)}
+    for name, path in paths.items():
+        with open(path, "wb") as file:
+            file.writelines(text.encode() for text in texts[name])
+    jobs = [Job(f"ppmd_{order}", order, train, tuple(paths.values())) for order in sorted(orders, reverse=True)]
+    jobs += [Job(f"zstd_19_dict_{size // 1024}k", size, train, tuple(paths.values())) for size in dictionaries]
+    sizes = map_shards(run, jobs, workers=min(AT_ONCE, workers), done=work / "done", label="compressors")
+    found = {job.name: result["bytes"] for job, result in zip(jobs, sizes, strict=True)}
     return {
-        name: {text: 8 * size / len(data) for (text, data), size in zip(texts.items(), found, strict=True)}
-        for name, found in sorted(sizes.items())
+        name: {text: 8 * size / paths[text].stat().st_size for text, size in zip(paths, found[name], strict=True)}
+        for name in sorted(found)
     }
 
 
-def _sizes(job: Job) -> list[int]:
-    return _ppmd(job) if job.name.startswith("ppmd") else _zstd(job)
+def run(job: Job) -> dict[str, Any]:
+    """The bytes that each text of the job is compressed to."""
+    return {"bytes": _ppmd(job) if job.name.startswith("ppmd") else _zstd(job)}
+
+
+def _end_of_train(documents: Path, size: int) -> bytes:
+    """The last `size` bytes of the train text, with little more than that in memory."""
+    kept: deque[bytes] = deque()
+    total = 0
+    for record in read_split(documents, "train"):
+        kept.append(record["text"].encode())
+        total += len(kept[-1])
+        while total - len(kept[0]) >= size:
+            total -= len(kept.popleft())
+    return b"".join(kept)[-size:]
 
 
 def _ppmd(job: Job) -> list[int]:
@@ -82,9 +95,12 @@ def _forked(encoder: "pyppmd.Ppmd7Encoder", text: bytes) -> int:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        size = len(encoder.encode(text)) + len(encoder.flush())
-        os.write(writing, size.to_bytes(8, "little"))
-        os._exit(0)
+        try:
+            size = len(encoder.encode(text)) + len(encoder.flush())
+            os.write(writing, size.to_bytes(8, "little"))
+        finally:
+            # Whatever happened: a copy that lived on would go about its parent's business.
+            os._exit(0)
     os.close(writing)
     with open(reading, "rb") as answer:
         data = answer.read()

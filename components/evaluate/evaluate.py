@@ -17,6 +17,7 @@ from components.evaluate.bootstrap import interval
 from components.evaluate.compressors import compress
 from components.evaluate.recipe import Evaluate
 from components.ingest.documents import read_split
+from components.tokenize.encoding import Ids
 
 SETS = ("naive", "filtered")
 
@@ -33,6 +34,7 @@ def evaluate(
     heldout = list(read_split(documents, "heldout"))
     if not heldout:
         raise StageError("no document is held out: raise ingest.split.heldout, or add text")
+    scorer = Scorer(model, threads)
     domains = sorted({record["domain"] for record in heldout})
     chosen = {
         (domain, kind): [
@@ -44,17 +46,17 @@ def evaluate(
         for kind in SETS
     }
     texts = {
-        f"{domain} {kind}": b"".join(heldout[index]["text"].encode() for index in indices)
+        f"{domain} {kind}": [heldout[index]["text"] for index in indices]
         for (domain, kind), indices in chosen.items()
         if indices
     }
     compressed = compress(
         documents, texts, section.ppmd_orders, section.zstd_dictionaries, section.prime_bytes, work / "text", workers
     )
-    scorer = Scorer(model, threads)
     stride = min(section.stride or max(1, scorer.context // 2), scorer.context)
+    encoded = [scorer.encode(record["text"]) for record in heldout]
     # Rounded, because the last digits of fp32 depend on the machine, and these files are hashed.
-    bits = [round(found, 2) for found in scorer.bits([record["text"] for record in heldout], stride)]
+    bits = [round(found, 2) for found in scorer.bits(encoded, stride)]
     table: dict[str, Any] = {}
     for (domain, kind), indices in chosen.items():
         row = _row([bits[i] for i in indices], [heldout[i]["bytes"] for i in indices], section)
@@ -67,7 +69,7 @@ def evaluate(
         for record, found in zip(heldout, bits, strict=True):
             kept = {name: record[name] for name in ("id", "domain", "bytes", "overlap")}
             file.write(canonical({**kept, "bits": found}) + b"\n")
-    (scores / "samples.json").write_bytes(readable(_samples(section, scorer, heldout, chosen)))
+    (scores / "samples.json").write_bytes(readable(_samples(section, scorer, heldout, encoded, chosen)))
     shutil.rmtree(work / "text")
     _show(table)
 
@@ -86,15 +88,17 @@ def _row(bits: list[float], sizes: list[int], section: Evaluate) -> dict[str, An
 
 
 def _samples(
-    section: Evaluate, scorer: Scorer, heldout: list[dict[str, Any]], chosen: dict[tuple[str, str], list[int]]
+    section: Evaluate,
+    scorer: Scorer,
+    heldout: list[dict[str, Any]],
+    encoded: list[Ids],
+    chosen: dict[tuple[str, str], list[int]],
 ) -> list[dict[str, str]]:
     samples = []
     for (domain, kind), indices in chosen.items():
-        if kind != "filtered":
-            continue
-        for index in indices[: section.prompts]:
+        for index in indices[: section.prompts] if kind == "filtered" else ():
             prompt, continuation = scorer.continuation(
-                heldout[index]["text"], section.prompt_tokens, section.continuation_tokens
+                encoded[index], section.prompt_tokens, section.continuation_tokens
             )
             document = heldout[index]["id"]
             samples.append({"domain": domain, "document": document, "prompt": prompt, "continuation": continuation})

@@ -1,5 +1,7 @@
 """What a person decides about evaluation."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from cairn.recipe import Section
@@ -17,11 +19,11 @@ class Evaluate(Section):
     """The filtered scores leave out documents of which at least this share of word 8-grams occurs in train."""
     resamples: int = Field(default=2000, gt=0)
     """Bootstrap resamples of documents for the 95 % intervals."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
-    ppmd_orders: tuple[int, ...] = (5, 6, 8, 12)
+    ppmd_orders: tuple[Annotated[int, Field(ge=2, le=64)], ...] = (5, 6, 8, 12)
     """PPMd compressors to compare with (Shkarin 2002, variant H), primed with the train text."""
-    zstd_dictionaries: tuple[int, ...] = (112_640, 1_048_576)
+    zstd_dictionaries: tuple[Annotated[int, Field(gt=0, multiple_of=1024)], ...] = (112_640, 1_048_576)
     """Sizes in bytes of the zstd dictionaries to compare with, level 19, trained on the train text."""
     prime_bytes: int = Field(default=64 * MB, gt=0)
     """Compressors are primed with at most this much train text: its end, which they remember best."""

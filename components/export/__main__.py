@@ -1,12 +1,15 @@
 """The command-line door."""
 
-from cairn.lineage.stage import Task
+from typing import TYPE_CHECKING
+
 from components.door import door
-from components.export.recipe import Export
-from components.export.summary import summary
+
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Task
+    from components.export.recipe import Export
 
 
-def work(section: Export, task: Task) -> None:
+def work(section: "Export", task: "Task") -> None:
     """Fill the model directory, and check it before it is kept."""
     from components.export.huggingface import export
 
@@ -20,4 +23,4 @@ def work(section: Export, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Export, work, summary)
+    door(__package__ or "", work)

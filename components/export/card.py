@@ -9,7 +9,7 @@ from trainer.recipe import ModelShape
 def card(section: Export, manifest: dict[str, Any], shape: ModelShape) -> str:
     """The text of README.md. It holds no date: the same model has the same card."""
     return f"""---
-license: {section.licence.lower()}
+{_licence(section.licence)}
 library_name: transformers
 pipeline_tag: text-generation
 tags:
@@ -36,7 +36,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+prompt = tokenizer(tokenizer.bos_token + "The", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0]))
 ```
+
+In training every document came after the end-of-text token; so should a prompt.
 
 ## Where it comes from
 
@@ -44,3 +48,10 @@ Trained with Cairn on tokens `{manifest["tokens"]}` (sha256 of tokens.json), mad
 `{manifest["tokenizer"]}`. The attestations in the store of the project lead from this directory back to every source
 object.
 """
+
+
+def _licence(expression: str) -> str:
+    """The licence as model hubs want it: an identifier in small letters, or `other` and a name."""
+    if " " in expression or expression.startswith("LicenseRef-"):
+        return f'license: other\nlicense_name: "{expression}"'
+    return f'license: "{expression.lower()}"'

@@ -6,7 +6,6 @@ read (the base silently), and weights that only their owner may read.
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cairn.errors import ArtifactError, StageError
+from cairn.errors import ArtifactError, StageError, one_line
 from cairn.lineage.artifact import readable
 from components.export.card import card
 from components.export.recipe import Export
-from trainer.checkpoint import load_checkpoint, write_tensors
+from trainer.checkpoint import load_checkpoint, weights_of, write_tensors
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
@@ -37,23 +36,36 @@ BLOCK_NAMES = {
     "mlp.up": "mlp.up_proj",
     "mlp.down": "mlp.down_proj",
 }
+MANIFEST = {"model", "vocab_size", "end_of_text", "tokenizer", "tokens", "step", "tokens_seen", "parameters", "seed"}
 OTHER_NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 
 
 def export(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path, work: Path) -> dict[str, float]:
-    """Fill `model` and compare it with the trainer's model; the largest difference found.
+    """Fill `model` and compare it with the trainer's model; the largest difference found, and the number of files.
 
     Raises:
         ArtifactError: checkpoint and tokenizer do not belong together, or one is damaged.
         StageError: the files do not give the trainer's logits.
     """
+    expected = work / "expected.safetensors"
+    highest = _expect(write(section, checkpoint=checkpoint, tokenizer=tokenizer, model=model), expected)
+    largest, allowed = _difference(model, expected), section.tolerance * max(1.0, highest)
+    if not largest <= allowed:
+        raise StageError(
+            f"the exported model's logits differ from the trainer's by {largest:.3g}; allowed {allowed:.3g}"
+        )
+    return {"largest_difference": largest, "files": len(list(model.glob("model*.safetensors")))}
+
+
+def write(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path) -> Transformer:
+    """Fill `model`; the trainer's model with the weights of these files, in fp32."""
     manifest, weights = load_checkpoint(checkpoint)
+    shape = _shape(checkpoint, manifest, weights)
     text = _tokenizer(tokenizer, manifest["tokenizer"])
-    shape = ModelShape.model_validate_json(json.dumps(manifest["model"]))
-    dtype = DTYPES[section.dtype]
-    cast = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    files = _write_weights(model, {renamed(name): tensor for name, tensor in cast.items()}, section.shard_bytes)
     end = text_of_id(text, manifest["end_of_text"])
+    for name in weights:
+        weights[name] = weights[name].to(DTYPES[section.dtype])
+    _write_weights(model, {renamed(name): tensor for name, tensor in weights.items()}, section.shard_bytes)
     for name, content in {
         "config.json": config(shape, manifest, section.dtype),
         "generation_config.json": {"bos_token_id": manifest["end_of_text"], "eos_token_id": manifest["end_of_text"]},
@@ -71,8 +83,9 @@ def export(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path, w
     (model / "README.md").write_text(card(section, manifest, shape))
     for path in model.iterdir():
         path.chmod(0o644)
-    largest = _check(section, shape, manifest, cast, model, work)
-    return {"largest_difference": largest, "files": files}
+    trained = Transformer(shape, manifest["vocab_size"])
+    trained.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return trained
 
 
 def config(shape: ModelShape, manifest: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -125,6 +138,31 @@ def text_of_id(tokenizer: bytes, identity: int) -> str:
     return str(found)
 
 
+def _shape(checkpoint: Path, manifest: dict[str, Any], weights: dict[str, Tensor]) -> ModelShape:
+    """The shape that the manifest tells, if the weights have it. Raises ArtifactError."""
+    path = checkpoint / "checkpoint.json"
+    missing = sorted(MANIFEST - manifest.keys())
+    if missing:
+        raise ArtifactError(f"{path}: does not say {', '.join(missing)}: run the pretrain stage again")
+    try:
+        shape = ModelShape.model_validate_json(json.dumps(manifest["model"]))
+        with torch.device("meta"):
+            wanted = {
+                name: tensor.shape for name, tensor in weights_of(Transformer(shape, manifest["vocab_size"])).items()
+            }
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ArtifactError(f"{path}: tells of no model: {one_line(error)}") from None
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if found != wanted:
+        odd = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        what = f"{tuple(found[odd])}" if odd in found else "missing"
+        asked = f"{tuple(wanted[odd])}" if odd in wanted else "no such weight"
+        raise ArtifactError(
+            f"{checkpoint}: {odd} is {what}, and the model of checkpoint.json has {asked}: run the pretrain stage again"
+        )
+    return shape
+
+
 def _tokenizer(folder: Path, sha256: str) -> bytes:
     path = folder / "tokenizer.json"
     try:
@@ -136,8 +174,8 @@ def _tokenizer(folder: Path, sha256: str) -> bytes:
     return text
 
 
-def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> int:
-    """Write `model.safetensors`, or several with an index; the number of files."""
+def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> None:
+    """Write `model.safetensors`, or several files with an index."""
     files: list[dict[str, Tensor]] = [{}]
     size = 0
     for name in sorted(tensors):
@@ -148,7 +186,7 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> int:
         size += tensors[name].nbytes
     if len(files) == 1:
         write_tensors(folder / "model.safetensors", files[0])
-        return 1
+        return
     index = {}
     for number, file in enumerate(files, 1):
         path = f"model-{number:05d}-of-{len(files):05d}.safetensors"
@@ -158,34 +196,29 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> int:
     (folder / "model.safetensors.index.json").write_bytes(
         readable({"metadata": {"total_size": total}, "weight_map": index})
     )
-    return len(files)
 
 
-def _check(
-    section: Export, shape: ModelShape, manifest: dict[str, Any], weights: dict[str, Tensor], model: Path, work: Path
-) -> float:
-    """Load the files in a fresh process and compare all logits over two sequences of the whole context."""
+def _expect(trained: Transformer, expected: Path) -> float:
+    """Write the trainer's logits over two sequences of the whole context; the largest of them."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, manifest["vocab_size"], (2, shape.context), generator=generator)
-    trained = Transformer(shape, manifest["vocab_size"])
-    trained.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    tokens = torch.randint(0, trained.embedding.num_embeddings, (2, trained.shape.context), generator=generator)
     with torch.no_grad():
         logits = trained(tokens)
-    asked, answered = work / "tokens.safetensors", work / "logits.safetensors"
-    write_tensors(asked, {"tokens": tokens})
-    command = [sys.executable, "-m", "components.export.parity", str(model), str(asked), str(answered)]
+    write_tensors(expected, {"tokens": tokens, "logits": logits})
+    return float(logits.abs().max())
+
+
+def _difference(model: Path, expected: Path) -> float:
+    """Load the files in a fresh process, as a user would; the largest difference from the logits expected."""
+    command = [sys.executable, "-m", "components.export.parity", str(model), str(expected)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    expected.unlink()
+    if done.returncode < 0:
+        raise StageError(
+            f"the process that loads the exported files was killed by signal {-done.returncode} (out of memory?): "
+            "run again with more memory"
+        )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise StageError(f"the exported files do not load with AutoModelForCausalLM: {said[-1]}")
-    from safetensors.torch import load_file
-
-    loaded = load_file(answered)["logits"]
-    largest = float((logits - loaded).abs().max())
-    allowed = section.tolerance * max(1.0, float(logits.abs().max()))
-    shutil.rmtree(work, ignore_errors=True)
-    if not largest <= allowed:
-        raise StageError(
-            f"the exported model's logits differ from the trainer's by {largest:.3g}; allowed {allowed:.3g}"
-        )
-    return largest
+        raise StageError(f"the exported files do not load: {said[-1].removeprefix('error: ')}")
+    return float(json.loads(done.stdout.splitlines()[-1])["largest_difference"])

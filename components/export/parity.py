@@ -1,33 +1,30 @@
 """What the export is checked with, in a process of its own: the files as a user would load them.
 
-python -m components.export.parity MODEL TOKENS.safetensors LOGITS.safetensors
+python -m components.export.parity MODEL EXPECTED.safetensors
+
+EXPECTED holds `tokens` (batch, time) and the trainer's `logits` for them; the largest difference is printed as JSON.
 """
 
-import os
+import json
 import sys
-from typing import Any
+from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+from cairn.errors import guard
 
 
-def main(model: str, asked: str, answered: str) -> None:
-    """Write the fp32 logits of `model` for the tokens in `asked`."""
+def compare(model: Path, expected: Path) -> int:
+    """Print how far the logits of `model` are from those expected."""
     import torch
-    from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForCausalLM
+    from safetensors.torch import load_file
 
-    # A pair, because of `output_loading_info`; the library's own annotation does not know.
-    pair: Any = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False, output_loading_info=True
-    )
-    loaded, said = pair
-    odd = {kind: sorted(map(str, names)) for kind, names in said.items() if names}
-    if odd:
-        sys.exit(f"weights do not fit the class: {odd}")
+    from components.export.loading import load_model
+
+    held = load_file(expected)
     with torch.no_grad():
-        logits = loaded.eval()(load_file(asked)["tokens"]).logits
-    save_file({"logits": logits.float().contiguous()}, answered)
+        logits = load_model(model, attention="eager")(held["tokens"]).logits.float()
+    print(json.dumps({"largest_difference": float((logits - held["logits"]).abs().max())}))
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(guard(lambda: compare(Path(sys.argv[1]), Path(sys.argv[2]))))

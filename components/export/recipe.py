@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cairn.recipe import Section
+from cairn.recipe import Licence, Section
 
 
 class Export(Section):
@@ -12,8 +12,8 @@ class Export(Section):
 
     name: str = Field(default="cairn-tiny", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """What the model card calls it."""
-    licence: str = "Apache-2.0"
-    """SPDX name of the licence of the weights."""
+    licence: Licence = "Apache-2.0"
+    """SPDX expression for the licence of the weights; `LicenseRef-…` for a licence without an SPDX name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in the files."""
     shard_bytes: int = Field(default=4_000_000_000, gt=0)

@@ -1,12 +1,15 @@
 """The command-line door: python -m components.ingest --input sources=sources.lock.json --output documents=DIRECTORY"""
 
-from cairn.lineage.stage import Task
+from typing import TYPE_CHECKING
+
 from components.door import door
-from components.ingest.recipe import Ingest
-from components.ingest.summary import summary
+
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Task
+    from components.ingest.recipe import Ingest
 
 
-def work(section: Ingest, task: Task) -> None:
+def work(section: "Ingest", task: "Task") -> None:
     """Fill the documents directory."""
     from components.ingest.ingest import ingest
 
@@ -21,4 +24,4 @@ def work(section: Ingest, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Ingest, work, summary)
+    door(__package__ or "", work)

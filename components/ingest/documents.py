@@ -1,5 +1,6 @@
 """The documents artifact: records in shards of zstd-compressed JSON lines."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -8,9 +9,11 @@ import orjson
 import zstandard
 
 from cairn.errors import ArtifactError, one_line
+from components.ingest.stream import unzstd
 
 SPLITS = ("train", "development", "heldout")
 LEVEL = 3
+AGAIN = "run the ingest stage again"
 
 
 class ShardWriter:
@@ -45,6 +48,9 @@ class ShardWriter:
     def _close(self) -> None:
         if self._file is not None:
             self._frame.close()
+            # A finished unit of work is vouched for by a result that is synced: its records must not come later.
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
 
@@ -53,7 +59,12 @@ def shards(documents: Path, split: str) -> list[Path]:
     """The shards of a split, in order. Raises ArtifactError when there is no such artifact."""
     if not (documents / "ledger.json").exists():
         raise ArtifactError(f"{documents}: is not a documents artifact: run the ingest stage first")
-    return sorted((documents / split).glob("*.jsonl.zst"))
+    return shards_in(documents / split)
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The shards that a `ShardWriter` wrote into a folder, in order."""
+    return sorted(folder.glob("*.jsonl.zst"))
 
 
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
@@ -61,19 +72,19 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         with open(path, "rb") as packed:
-            frame = zstandard.ZstdDecompressor().decompressobj()
-            rest = b""
-            while piece := packed.read(1 << 20):
-                *lines, rest = (rest + frame.decompress(piece)).split(b"\n")
-                for line in lines:
-                    number += 1
-                    yield orjson.loads(line)
-        if rest or not frame.eof:
-            raise ArtifactError(f"{path}: line {number + 1}: is cut short: run the ingest stage again")
-    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
-        raise ArtifactError(f"{path}: line {number + 1}: is damaged: {one_line(error)}") from None
+            for line in unzstd(packed):
+                number += 1
+                yield orjson.loads(line)
+        if number == 0:  # a shard is begun for a record
+            raise EOFError
+    except EOFError:
+        raise ArtifactError(f"{path}: line {number + 1}: is cut short: {AGAIN}") from None
+    except zstandard.ZstdError as error:
+        raise ArtifactError(f"{path}: line {number + 1}: is damaged: {one_line(error)}: {AGAIN}") from None
+    except orjson.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: line {number}: is damaged: {one_line(error)}: {AGAIN}") from None
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such shard") from None
+        raise ArtifactError(f"{path}: no such shard: {AGAIN}") from None
 
 
 def read_split(documents: Path, split: str) -> Iterator[dict[str, Any]]:

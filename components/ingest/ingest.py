@@ -9,25 +9,25 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cairn.errors import SourceError
 from cairn.lineage.artifact import Member, readable, remove
 from cairn.lineage.store import Store
 from cairn.shards import map_shards
-from components.ingest.documents import SPLITS, ShardWriter, read_shard
-from components.ingest.ngrams import Hasher, Hashes, occurring
+from components.ingest.documents import SPLITS, ShardWriter, read_shard, shards_in
+from components.ingest.overlap import measure_overlap
 from components.ingest.reading import Reader, Refused, Text
 from components.ingest.recipe import Ingest, Split
 from components.ingest.rules import reason
 from components.snapshot.lock import LockedObject, LockedSource, read_lock
 
 UNIT_BYTES = 4_000_000  # of source objects; a unit is what is done again after a kill
-Tally = dict[str, tuple[int, int]]
+WARNINGS = 10  # shown; the ledger counts every drop
+NO_KEY = ("lone_surrogate", "not_python", "help_topics")  # reasons that no key of the recipe turns off
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,21 @@ def ingest(section: Ingest, *, sources: Path, documents: Path, store: Store, wor
     members = _members(store, lock.tree, sources)
     units = list(_units(lock.sources, members, section, store, work / "units"))
     counts = {source.name: Count() for source in lock.sources}
+    warnings: list[str] = []
     for unit, result in zip(
         units, map_shards(read_unit, units, workers=workers, done=work / "done", label="ingest"), strict=True
     ):
         count = counts[unit.source.name]
         for heading, (number, size) in result["count"].items():
             count.add(heading, size, number)
-        for warning in result["warnings"]:
-            print(f"ingest: {warning}", file=sys.stderr)
+        warnings += result["warnings"]
+    _warn(warnings)
     held = work / "held"
     remove(held)
     splits = _deduplicate_and_split(section, units, counts, documents / "train", held)
     if not splits["train"].documents.total():
         raise SourceError(_nothing_kept(counts))
-    _measure_overlap(section, documents, held)
+    measure_overlap(documents, held, shard_bytes=section.shard_bytes, work=work / "overlap", workers=workers)
     ledger = _ledger(lock.sources, counts, splits)
     (documents / "ledger.json").write_bytes(readable(ledger))
 
@@ -152,11 +153,14 @@ def _deduplicate_and_split(
     """Keep the first document of each id. Those to train on go to their shards, the others aside; counts by domain."""
     seen: set[bytes] = set()
     splits = {split: Count() for split in SPLITS}
-    writers = {split: ShardWriter(train if split == "train" else held / split, section.shard_bytes) for split in SPLITS}
-    try:
+    with ExitStack() as opened:
+        writers = {
+            split: opened.enter_context(ShardWriter(train if split == "train" else held / split, section.shard_bytes))
+            for split in SPLITS
+        }
         for unit in units:
             count = counts[unit.source.name]
-            for path in sorted(_unit_folder(unit).glob("*.jsonl.zst")):
+            for path in shards_in(_unit_folder(unit)):
                 for record in read_shard(path):
                     size = record.pop("raw_bytes")
                     identity = bytes.fromhex(record["id"])
@@ -168,9 +172,6 @@ def _deduplicate_and_split(
                     split = split_of(record["id"], section.split)
                     splits[split].add(record["domain"], record["bytes"])
                     writers[split].write(record)
-    finally:
-        for writer in writers.values():
-            writer.__exit__()
     return splits
 
 
@@ -180,33 +181,6 @@ def split_of(identity: str, split: Split) -> str:
     if drawn < split.heldout:
         return "heldout"
     return "development" if drawn < split.heldout + split.development else "train"
-
-
-def _measure_overlap(section: Ingest, documents: Path, held: Path) -> None:
-    """Write the held-out and development documents, each with the share of its word 8-grams that occur in train."""
-    hasher = Hasher()
-    parts = [
-        hashes
-        for split in SPLITS[1:]
-        for path in sorted((held / split).glob("*.jsonl.zst"))
-        for record in read_shard(path)
-        for hashes in hasher.hashes(record["text"])
-    ]
-    wanted: Hashes = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
-    found = np.zeros(len(wanted), bool)
-    for path in sorted((documents / "train").glob("*.jsonl.zst")):
-        for record in read_shard(path):
-            for hashes in hasher.hashes(record["text"]):
-                found[occurring(wanted, hashes)] = True
-    for split in SPLITS[1:]:
-        with ShardWriter(documents / split, section.shard_bytes) as shard:
-            for path in sorted((held / split).glob("*.jsonl.zst")):
-                for record in read_shard(path):
-                    number = leaked = 0
-                    for hashes in hasher.hashes(record["text"]):
-                        number += len(hashes)
-                        leaked += int(found[np.searchsorted(wanted, hashes)].sum())
-                    shard.write({**record, "overlap": round(leaked / number, 6) if number else 0.0})
 
 
 def _ledger(sources: Sequence[LockedSource], counts: dict[str, Count], splits: dict[str, Count]) -> dict[str, Any]:
@@ -235,18 +209,27 @@ def _ledger(sources: Sequence[LockedSource], counts: dict[str, Count], splits: d
     return {"format": "cairn-documents-v1", "sources": rows, "splits": by_split}
 
 
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings[:WARNINGS]:
+        print(f"ingest: {warning}", file=sys.stderr)
+    if len(warnings) > WARNINGS:
+        print(f"ingest: and {len(warnings) - WARNINGS} more: the ledger counts all", file=sys.stderr)
+
+
 def _nothing_kept(counts: dict[str, Count]) -> str:
-    total: Counter[str] = Counter()
+    total, size = Counter[str](), 0
     for count in counts.values():
         total.update(count.documents)
-    came, reasons = total.pop("in", 0), total
-    kept = reasons.pop("kept", 0)
-    if not came:
+        size += count.bytes["in"]
+    came, kept = total.pop("in", 0), total.pop("kept", 0)
+    if not size:
         return "the sources hold no text at all: look at snapshot.sources"
     if kept:
         return f"all {kept} documents that were kept are held out: lower ingest.split.heldout, or add text"
-    told = ", ".join(f"{number} by {heading}" for heading, number in reasons.most_common(3))
-    return f"none of {came} documents was kept: {told}: loosen these keys of the ingest section"
+    told = ", ".join(f"{number} by {heading}" for heading, number in total.most_common(3))
+    keys = [heading for heading in total if heading not in NO_KEY]
+    way_out = "loosen these keys of the ingest section" if keys else "look at snapshot.sources"
+    return f"none of {came} documents was kept: {told}: {way_out}"
 
 
 def _members(store: Store, tree: str | None, sources: Path) -> dict[str, Member]:

@@ -24,7 +24,7 @@ def texts(data: bytes, read: str, uri: str) -> Iterator[str | Refusal | UnicodeD
 
     Yields:
         A text; or the reason why there is none, with its size in bytes: `not_python` for what this interpreter cannot
-        parse, `lone_surrogate` for what UTF-8 cannot write; or the error when the file is not in its own encoding.
+        parse, `help_topics` for the file that is no code; or the error when the file is not in its own encoding.
     """
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
@@ -45,8 +45,7 @@ def texts(data: bytes, read: str, uri: str) -> Iterator[str | Refusal | UnicodeD
         return
     topics = uri.endswith(HELP_TOPICS)
     if read == "python-docstrings":
-        for text in _help_topics(tree) if topics else _docstrings(tree):
-            yield text if _is_unicode(text) else ("lone_surrogate", len(text))
+        yield from _help_topics(tree) if topics else _docstrings(tree)
     elif topics:
         yield "help_topics", len(data)
     else:
@@ -96,11 +95,3 @@ def _documented(
     """What has a docstring, in the order of the source."""
     found = [node for node in ast.walk(tree) if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False)]
     return sorted(found, key=lambda node: (node.body[0].lineno, node.body[0].col_offset))
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,5 +1,7 @@
 """From an object to the raw texts in it. What cannot be a document is refused with a reason, never passed over."""
 
+import codecs
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from components.ingest.stream import PIECE, lines, opened, unpacked, whole
 from components.snapshot.formats import format_of
 from components.snapshot.lock import LockedObject, LockedSource
 
-ROWS = 64  # parquet rows in memory at once
+PARQUET_BATCH = 8_000_000  # bytes of parquet rows in memory at once, where one row is not larger
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -84,7 +86,9 @@ class Reader:
                 else:
                     yield Refused(*found)
         else:
-            yield self._decoded(data, uri, 0)
+            decoded = self._decoded(data, uri)
+            # A byte order mark says that UTF-8 follows, and is no part of the text.
+            yield Text(decoded.text.removeprefix("\ufeff")) if isinstance(decoded, Text) else decoded
 
     def _jsonl(self, stream: BinaryIO, uri: str) -> Iterator[Text | Refused]:
         for line in lines(stream, self.section.max_document_bytes):
@@ -92,18 +96,14 @@ class Reader:
             if line.data is None:
                 yield self._too_large(where, line.size)
                 continue
-            data = line.data.removeprefix(b"\xef\xbb\xbf") if line.number == 1 else line.data
+            data = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
             if not data.strip():
                 continue
             try:
-                record = orjson.loads(data)
-            except orjson.JSONDecodeError as error:
-                try:
-                    data.decode()
-                except UnicodeDecodeError as fault:
-                    yield self._not_utf8(fault, where, line.offset, line.size)
-                    continue
-                raise SourceError(f"{where}: is not valid JSON (cut short?): {one_line(error)}") from None
+                record = _parsed(data, where)
+            except UnicodeDecodeError as error:
+                yield self._not_utf8(error, where, line.offset + line.size - len(data), line.size)
+                continue
             yield Text(self._field(record, where))
 
     def _field(self, record: Any, where: str) -> str:
@@ -128,48 +128,70 @@ class Reader:
             while piece := stream.read(PIECE):
                 copy.write(piece)
             try:
-                file = pyarrow.parquet.ParquetFile(copy)
+                # Buffered, else the whole of a row group would be in memory, and some files are one row group.
+                file = pyarrow.parquet.ParquetFile(copy, buffer_size=PIECE)
                 if field not in file.schema_arrow.names:
                     raise SourceError(f"{uri}: has no column {field!r}; {self._choose(file.schema_arrow.names)}")
                 kind = file.schema_arrow.field(field).type
                 kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-                if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
                     raise SourceError(f"{uri}: column {field!r} is {kind}, not text")
                 row = 0
-                for batch in file.iter_batches(batch_size=ROWS, columns=[field]):
+                for batch in file.iter_batches(_rows(file.metadata), columns=[field]):
                     # As bytes: a string column may hold anything, and is decoded here, one value at a time.
-                    for data in batch.column(0).cast(kind).cast(pyarrow.large_binary()).to_pylist():
+                    for value in batch.column(0).cast(kind).cast(pyarrow.large_binary()):
                         row += 1
-                        yield self._value(data, f"{uri}: row {row}")
+                        yield self._value(value.as_buffer(), f"{uri}: row {row}")
             except (pyarrow.ArrowException, OSError) as error:
                 raise SourceError(f"{uri}: is not a whole parquet file: {one_line(error)}") from None
 
-    def _value(self, data: bytes | None, where: str) -> Text | Refused:
+    def _value(self, data: Any, where: str) -> Text | Refused:
         if data is None:
             raise SourceError(f"{where}: column {self.source.text_field!r} is null, not text")
-        if len(data) > self.section.max_document_bytes:
-            return self._too_large(where, len(data))
-        return self._decoded(data, where, 0)
+        if data.size > self.section.max_document_bytes:
+            return self._too_large(where, data.size)
+        return self._decoded(data.to_pybytes(), where)
 
     def _choose(self, names: Any) -> str:
         shown = ", ".join(sorted(map(str, names))[:8]) or "none"
         return f"it has {shown}: set text_field of source {self.source.name!r}"
 
-    def _decoded(self, data: bytes, where: str, offset: int) -> Text | Refused:
+    def _decoded(self, data: bytes, where: str) -> Text | Refused:
         try:
             return Text(data.decode())
         except UnicodeDecodeError as error:
-            return self._not_utf8(error, where, offset, len(data))
+            return self._not_utf8(error, where, 0, len(data))
 
     def _not_utf8(self, error: UnicodeDecodeError, where: str, offset: int, size: int) -> Refused:
         if self.section.invalid_utf8 == "error":
             raise SourceError(
-                f"{where}: byte {offset + error.start}: is not UTF-8 ({error.reason}): convert it, or set "
-                "ingest.invalid_utf8: drop"
+                f"{where}: byte {offset + error.start}: is not {error.encoding.upper()} ({error.reason}): convert it, "
+                "or set ingest.invalid_utf8: drop"
             )
         return Refused("invalid_utf8", size)
 
     def _too_large(self, where: str, size: int) -> Refused:
-        limit = self.section.max_document_bytes / 1e6
-        warning = f"{where}: a document of {size / 1e6:.0f} MB is dropped: ingest.max_document_bytes is {limit:.0f} MB"
+        limit = self.section.max_document_bytes
+        warning = f"{where}: a document of {size:,} bytes is dropped: ingest.max_document_bytes is {limit:,}"
         return Refused("max_document_bytes", size, warning)
+
+
+def _parsed(data: bytes, where: str) -> Any:
+    """A line of JSON. Raises UnicodeDecodeError when it is not UTF-8."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        text = data.decode()
+        try:
+            # Python's parser, 20 times slower, takes what Python's writer makes and orjson refuses: NaN, and halves of
+            # surrogate pairs.
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise SourceError(f"{where}: is not valid JSON (cut short?): {one_line(error)}") from None
+
+
+def _rows(metadata: Any) -> int:
+    """How many rows of a parquet file make a batch."""
+    size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    rows: int = metadata.num_rows
+    return max(1, min(1024, PARQUET_BATCH * rows // max(1, size)))

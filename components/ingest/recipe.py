@@ -58,7 +58,7 @@ class FineWeb(Section):
     default are ten times stricter, 0.01, which drops any document of up to 100 lines that repeats one of them, such as
     a manual page with two tables. We follow the text."""
     max_short_lines: float | None = Field(default=0.67, ge=0, le=1)
-    """Share of lines of at most 30 characters."""
+    """Share of lines of at most 30 characters; dropped at or above it."""
 
 
 class Split(Section):

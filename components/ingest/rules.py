@@ -7,6 +7,7 @@ not here: what is kept is kept as it is.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from components.ingest.recipe import C4, FineWeb, Gopher, Ingest
 
@@ -27,30 +28,28 @@ class Words:
     text: str
     words: list[str]
     """Runs without white space; cut off one after the largest number allowed."""
-    lines: list[str]
-    """Lines that are not blank, without the white space around them."""
 
     @classmethod
     def of(cls, text: str, most: int | None) -> "Words":
         """The view of a text. With `most`, no more than `most` + 1 words are held, however long it is."""
-        words = text.split() if most is None else text.split(None, most)
-        return cls(text, words, [line for line in map(str.strip, text.splitlines()) if line])
+        return cls(text, text.split() if most is None else text.split(None, most))
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Lines that are not blank, without the white space around them."""
+        return [line for line in map(str.strip, self.text.splitlines()) if line]
 
 
 def reason(text: str, section: Ingest) -> str | None:
     """Why a document of prose is dropped, or None when it is kept."""
-    if section.gopher is None and section.c4 is None and section.fineweb is None:
-        return None
-    view = Words.of(text, section.gopher.max_words if section.gopher else None)
-    for name, part, rule in (
-        ("gopher", section.gopher, gopher),
-        ("c4", section.c4, c4),
-        ("fineweb", section.fineweb, fineweb),
-    ):
-        judge: Callable[..., str | None] = rule
-        found = judge(view, part) if part is not None else None
-        if found:
-            return f"{name}.{found}"
+    # The other two look at lines and characters: without Gopher's rules no words are needed.
+    view = Words.of(text, section.gopher.max_words if section.gopher else 0)
+    if section.gopher and (found := gopher(view, section.gopher)):
+        return f"gopher.{found}"
+    if section.c4 and (found := c4(view, section.c4)):
+        return f"c4.{found}"
+    if section.fineweb and (found := fineweb(view, section.fineweb)):
+        return f"fineweb.{found}"
     return None
 
 

@@ -14,16 +14,15 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from cairn.errors import SourceError, one_line
+from cairn.errors import SourceError, StoreError, one_line
 from cairn.lineage.artifact import Member
 from cairn.lineage.store import Store
 from components.snapshot.lock import LockedObject
 from components.snapshot.objects import open_version
 
 PIECE = 1 << 20
-# A zstd block is at least 4 bytes long and holds at most 128 KiB: fed this much at a time, the decoder hands back at
-# most
-# 32 MiB. (`zstandard.stream_reader` bounds its output by itself, but takes a truncated frame for a whole one.)
+# A zstd block is at least 4 bytes long and holds at most 128 KiB: fed this much at a time, the decoder hands back no
+# more than 32 MiB. (`zstandard.stream_reader` has a bound of its own, but takes a truncated frame for a whole one.)
 _ZSTD_FEED = 1 << 10
 
 
@@ -35,18 +34,31 @@ def opened(locked: LockedObject, member: Member | None, store: Store) -> Iterato
         member: where the store keeps it; None when its own store pins it.
 
     Raises:
-        SourceError: the bytes are not those of the lock. This comes before any other complaint about them.
+        SourceError: the bytes are not there or not those of the lock. This comes before any other complaint about them.
     """
-    raw = store.open(member) if member is not None else open_version(locked.uri, cast(str, locked.version))
+    try:
+        raw = store.open(member) if member is not None else open_version(locked.uri, str(locked.version))
+    except StoreError as error:
+        raise SourceError(
+            f"{locked.uri}: {error}: run the snapshot stage again, or point CAIRN_STORE to a store that has it"
+        ) from None
     with raw:
-        checked = _Checked(raw)
-        stream = io.BufferedReader(checked, PIECE)
+        hashed = _Hashed(raw, locked.uri)
         try:
-            yield stream
+            yield io.BufferedReader(hashed, PIECE)
         except SourceError:
-            checked.verify(locked)
+            _verify(hashed, locked, member, store)
             raise
-        checked.verify(locked)
+        _verify(hashed, locked, member, store)
+
+
+def _verify(hashed: "_Hashed", locked: LockedObject, member: Member | None, store: Store) -> None:
+    if hashed.to_the_end() != locked.sha256:
+        place = store.locate(member) if member is not None else f"its version {locked.version}"
+        raise SourceError(
+            f"{locked.uri}: {place} holds other bytes than the lock file names: remove it and run the snapshot stage "
+            "again, or take the sources as they are now with `cairn snapshot`"
+        )
 
 
 @contextmanager
@@ -55,11 +67,7 @@ def unpacked(stream: BinaryIO, compression: str, uri: str) -> Iterator[BinaryIO]
     if not compression:
         yield stream
         return
-    plain: BinaryIO
-    if compression == ".gz":
-        plain = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
-    else:
-        plain = io.BufferedReader(_Zstd(stream), PIECE)
+    plain = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compression == ".gz" else unzstd(stream)
     try:
         if not cast(io.BufferedReader, stream).peek(1):
             raise EOFError
@@ -67,7 +75,12 @@ def unpacked(stream: BinaryIO, compression: str, uri: str) -> Iterator[BinaryIO]
     except EOFError:
         raise SourceError(f"{uri}: is cut short: the {compression} stream ends too early") from None
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise SourceError(f"{uri}: is not a whole {compression} file: {one_line(error)}") from None
+        raise SourceError(f"{uri}: cannot be unpacked as {compression}: {one_line(error)}") from None
+
+
+def unzstd(stream: BinaryIO) -> io.BufferedReader:
+    """The stream unpacked. Reading it raises EOFError when it ends within a frame, ZstdError when it is damaged."""
+    return io.BufferedReader(_Zstd(stream), PIECE)
 
 
 @dataclass(frozen=True)
@@ -113,30 +126,34 @@ def whole(stream: BinaryIO, limit: int) -> tuple[bytes | None, int]:
     return (None if kept is None else b"".join(kept)), size
 
 
-class _Checked(io.RawIOBase):
+class _Hashed(io.RawIOBase):
     """Hashes what is read through it."""
 
-    def __init__(self, source: BinaryIO) -> None:
-        self._source, self._sha256 = source, hashlib.sha256()
+    def __init__(self, source: BinaryIO, uri: str) -> None:
+        self._source, self._uri, self._sha256 = source, uri, hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._source.read(len(buffer))
-        self._sha256.update(data)
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
-    def verify(self, locked: LockedObject) -> None:
-        """Read the rest, and compare."""
-        while data := self._source.read(PIECE):
-            self._sha256.update(data)
-        if self._sha256.hexdigest() != locked.sha256:
-            raise SourceError(
-                f"{locked.uri}: its bytes are not those of the lock file: the source or the store changed; "
-                "`cairn snapshot` looks at the sources again"
-            )
+    def to_the_end(self) -> str:
+        """Read what is left; the sha256 of everything."""
+        while self._read(PIECE):
+            pass
+        return self._sha256.hexdigest()
+
+    def _read(self, size: int) -> bytes:
+        try:
+            data = self._source.read(size)
+        except Exception as error:
+            # File systems raise what their libraries do, so there is no common base.
+            raise SourceError(f"{self._uri}: cannot be read: {one_line(error) or type(error).__name__}") from None
+        self._sha256.update(data)
+        return data
 
 
 class _Zstd(io.RawIOBase):

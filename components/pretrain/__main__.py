@@ -1,12 +1,15 @@
 """The command-line door."""
 
-from cairn.lineage.stage import Task
+from typing import TYPE_CHECKING
+
 from components.door import door
-from components.pretrain.recipe import Pretrain
-from components.pretrain.summary import summary
+
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Task
+    from components.pretrain.recipe import Pretrain
 
 
-def work(section: Pretrain, task: Task) -> BaseException | None:
+def work(section: "Pretrain", task: "Task") -> BaseException | None:
     """Launch the trainer and wait for it."""
     from components.pretrain.launch import pretrain
 
@@ -23,4 +26,4 @@ def work(section: Pretrain, task: Task) -> BaseException | None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Pretrain, work, summary)
+    door(__package__ or "", work)

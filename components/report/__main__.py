@@ -1,12 +1,15 @@
 """The command-line door."""
 
-from cairn.lineage.stage import Task
+from typing import TYPE_CHECKING
+
 from components.door import door
-from components.report.recipe import Report
-from components.report.summary import summary
+
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Task
+    from components.report.recipe import Report
 
 
-def work(section: Report, task: Task) -> None:
+def work(section: "Report", task: "Task") -> None:
     """Draw the page, and put beside it the tables that `dvc plots` draws from."""
     from components.report.material import read
     from components.report.page import page
@@ -24,4 +27,4 @@ def work(section: Report, task: Task) -> None:
 if __name__ == "__main__":
     from components.report.material import READS
 
-    door(__package__ or "", Report, work, summary, READS)
+    door(__package__ or "", work, READS)

@@ -3,21 +3,20 @@
 from typing import TYPE_CHECKING
 
 from cairn.errors import StageError
-from cairn.lineage.stage import Component, Outcome
-from cairn.lineage.store import Store
-from cairn.resources import Resources
 from components.door import Call, open_door
-from components.snapshot.recipe import Snapshot
-from components.snapshot.summary import summary
 
 if TYPE_CHECKING:
+    from cairn.lineage.stage import Component, Outcome
     from components.kubeflow import Job
+    from components.snapshot.recipe import Snapshot
 
 
-def in_project(section: Snapshot, component: Component, call: Call) -> Outcome:
+def in_project(section: "Snapshot", component: "Component", call: Call) -> "Outcome":
     """Make sure that the lock file is there."""
     if call.inputs or set(call.outputs) != {"sources"}:
         raise StageError("snapshot: takes no input and makes one output: --output sources=sources.lock.json")
+    from cairn.lineage.store import Store
+    from cairn.resources import Resources
     from components.snapshot.snapshot import snapshot
 
     return snapshot(
@@ -30,7 +29,7 @@ def in_project(section: Snapshot, component: Component, call: Call) -> Outcome:
     )
 
 
-def in_kubeflow(section: Snapshot, job: "Job") -> tuple[Outcome, dict[str, str]]:
+def in_kubeflow(section: "Snapshot", job: "Job") -> "tuple[Outcome, dict[str, str]]":
     """Make sure that the store holds the lock file."""
     from components.snapshot.snapshot import snapshot_pinned
 
@@ -45,4 +44,4 @@ def in_kubeflow(section: Snapshot, job: "Job") -> tuple[Outcome, dict[str, str]]
 
 
 if __name__ == "__main__":
-    open_door(__package__ or "", Snapshot, in_project, in_kubeflow, summary)
+    open_door(__package__ or "", in_project, in_kubeflow)

@@ -6,9 +6,9 @@ Ingest reads this and never the recipe's sources, so what is upstream today chan
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from cairn.errors import SourceError
+from cairn.errors import SourceError, one_line
 from cairn.lineage.artifact import readable
 from cairn.recipe import Section
 
@@ -26,6 +26,12 @@ class LockedObject(Section):
     size: int = Field(ge=0)
     """Bytes."""
     sha256: str = Field(pattern=SHA256)
+
+    @model_validator(mode="after")
+    def _is_kept_once(self) -> "LockedObject":
+        if (self.path is None) == (self.version is None):
+            raise ValueError("either path or version says where its bytes are kept")
+        return self
 
 
 class LockedSource(Section):
@@ -66,6 +72,8 @@ def read_lock(path: Path) -> Lock:
         data = path.read_bytes()
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file: `cairn snapshot` makes it") from None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {one_line(error.strerror)}") from None
     return parse_lock(data, str(path))
 
 

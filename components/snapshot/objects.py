@@ -4,19 +4,22 @@ Every URI here is one that can be written down: a path as the recipe has it, a U
 standard library of the running interpreter.
 """
 
-import glob
+import logging
 import os
+import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.errors import FULL_DISK, SourceError, one_line
+from cairn.errors import FULL_DISK, SourceError
 from components.snapshot.formats import format_of, readable_suffixes
 from components.snapshot.recipe import Source
 
@@ -25,6 +28,9 @@ STDLIB = "python://stdlib"
 # of the machine that built this Python; `sitecustomize` is the machine's owner's.
 _NOT_LIBRARY = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "config-*")
 _NOT_LIBRARY_FILES = ("_sysconfigdata*", "sitecustomize.py", "usercustomize.py")
+# It logs the traceback of every error that it then raises.
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())
+_SPECIAL = re.compile(r"[*?[]")  # in a glob
 
 
 @dataclass(frozen=True)
@@ -53,26 +59,25 @@ def find(source: Source, field: str) -> list[Found]:
         field: where the source stands in the recipe, such as `snapshot.sources[0]`.
 
     Raises:
-        SourceError: nothing is there, or nothing that can be read.
+        SourceError: nothing is there, or nothing that can be read, or an object has a name that cannot be written down.
     """
     named = f"{field}.uri"
-    if source.uri.startswith("python://"):
-        found = list(_standard_library(source.uri, named))
-    else:
-        found = list(_list(source.uri, named))
-    exact = len(found) == 1 and found[0].uri == source.uri
+    listed = _standard_library if source.uri.startswith("python://") else _list
+    found = sorted(listed(source.uri, named), key=lambda one: os.fsencode(one.uri))
     known = [one for one in found if format_of(one.uri, source.read)]
     if not known:
-        suffixes = readable_suffixes(source.read)
-        if exact:
-            raise SourceError(f"{named}: {source.uri}: its suffix is not one that can be read: {suffixes}")
+        suffixes = f"that can be read ({readable_suffixes(source.read)})"
+        if len(found) == 1:
+            raise SourceError(f"{named}: {_shown(found[0].uri)}: has no suffix {suffixes}")
         held = f"holds {len(found)} files, but none" if found else "holds no file"
-        raise SourceError(f"{named}: {source.uri}: {held} that can be read ({suffixes})")
+        raise SourceError(f"{named}: {source.uri}: {held} {suffixes}")
+    for one in known:
+        if _shown(one.uri) != one.uri:
+            raise SourceError(f"{named}: {_shown(one.uri)}: the name is not UTF-8: rename the file")
     if len(known) < len(found):
-        other = min(one.uri for one in found if not format_of(one.uri, source.read))
-        left = len(found) - len(known)
-        print(f"{named}: {left} files with other suffixes are left out, such as {other}", file=sys.stderr)
-    return sorted(known, key=lambda one: one.uri.encode())
+        others = [one.uri for one in found if not format_of(one.uri, source.read)]
+        _say_left_out(named, others, f"what is read: {readable_suffixes(source.read)}")
+    return known
 
 
 def version_of(uri: str, info: dict[str, Any]) -> str | None:
@@ -100,9 +105,7 @@ def open_version(uri: str, version: str) -> BinaryIO:
     try:
         return cast(BinaryIO, fsspec.open(pinned, "rb").open())
     except Exception as error:
-        raise SourceError(
-            f"{uri}: version {version} cannot be read: {one_line(error) or type(error).__name__}"
-        ) from None
+        raise SourceError(f"{uri}: version {version} cannot be read: {_told(error)}") from None
 
 
 def unreadable(field: str, uri: str, error: Exception) -> Exception:
@@ -113,25 +116,27 @@ def unreadable(field: str, uri: str, error: Exception) -> Exception:
         return SourceError(f"{field}: {uri}: no such file, folder or object")
     if isinstance(error, PermissionError):
         return SourceError(f"{field}: {uri}: may not be read: permission denied")
-    return SourceError(f"{field}: {uri}: cannot be read: {one_line(error) or type(error).__name__}")
+    return SourceError(f"{field}: {uri}: cannot be read: {_told(error)}")
 
 
 def _list(uri: str, field: str) -> Iterator[Found]:
     try:
         filesystem, path = fsspec.core.url_to_fs(os.path.expanduser(uri))
     except ImportError as error:
-        raise SourceError(f"{field}: {uri}: {one_line(error)}") from None
-    except ValueError:
-        raise SourceError(
-            f"{field}: {uri}: unknown scheme {uri.partition('://')[0]!r}: no file system has it"
-        ) from None
+        raise SourceError(f"{field}: {uri}: {_told(error)}") from None
+    except ValueError as error:
+        if "://" in uri and uri.partition("://")[0] not in fsspec.available_protocols():
+            raise SourceError(f"{field}: {uri}: no file system has the scheme {uri.partition('://')[0]!r}") from None
+        raise unreadable(field, uri, error) from None
+    except Exception as error:
+        raise unreadable(field, uri, error) from None
     try:
         if filesystem.isdir(path):
             names = {n: i for n, i in filesystem.find(path, detail=True).items() if not _hidden(n, path)}
         elif filesystem.exists(path):
             names = {path: filesystem.info(path)}
-        elif glob.has_magic(path):
-            names = filesystem.glob(path, detail=True)
+        elif special := _SPECIAL.search(path):
+            names = _match(filesystem, path, special.start())
             if not names:
                 raise SourceError(f"{field}: {uri}: no file or object matches")
         else:
@@ -140,10 +145,44 @@ def _list(uri: str, field: str) -> Iterator[Found]:
         filesystem.invalidate_cache()
     except Exception as error:
         raise unreadable(field, uri, error) from None
-    for name, info in names.items():
-        # A link to a file is that file; pipes, sockets and devices are not read.
-        if info["type"] == "file" or (info.get("islink") and os.path.isfile(name)):
-            yield Found(_written(uri, filesystem, name, field), filesystem, name, field)
+    # A link to a file is that file. Pipes, sockets and devices are not read, nor are links to folders, which can lead
+    # round in a circle.
+    files = {n: i["type"] == "file" or bool(i.get("islink") and os.path.isfile(n)) for n, i in names.items()}
+    others = [n for n, is_file in files.items() if not is_file and names[n]["type"] != "directory"]
+    _say_left_out(field, others, "a link to a folder, a broken link, a pipe or a device")
+    for name, is_file in files.items():
+        if is_file:
+            yield Found(_written(uri, filesystem, name), filesystem, name, field)
+
+
+def _match(filesystem: fsspec.AbstractFileSystem, pattern: str, start: int) -> dict[str, dict[str, Any]]:
+    """What a glob matches, its first special character being at `start`. As in a shell, a star stands for no name that
+    begins with a dot."""
+    found: dict[str, dict[str, Any]] = filesystem.glob(pattern, detail=True)
+    folder = pattern[:start].rpartition("/")[0]
+    if "/." in f"/{pattern[len(folder) :]}":
+        return found
+    return {name: info for name, info in found.items() if not _hidden(name, folder)}
+
+
+def _say_left_out(field: str, names: Sequence[str], what: str) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"{field}: left out: {_shown(min(names))}{more} ({what})", file=sys.stderr)
+
+
+def _told(error: Exception) -> str:
+    """What an error says, in one line of bearable length."""
+    return shorten(str(error), 300, placeholder=" …") or type(error).__name__
+
+
+def _shown(name: str) -> str:
+    """A name as it can be written down: as bytes where it is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return repr(os.fsencode(name))
+    return name
 
 
 def _hidden(name: str, folder: str) -> bool:
@@ -151,32 +190,31 @@ def _hidden(name: str, folder: str) -> bool:
     return any(part.startswith(".") for part in name[len(folder.rstrip("/")) :].split("/"))
 
 
-def _written(uri: str, filesystem: fsspec.AbstractFileSystem, name: str, field: str) -> str:
+def _written(uri: str, filesystem: fsspec.AbstractFileSystem, name: str) -> str:
     """The name of an object in the form in which the recipe named its source."""
     if not isinstance(filesystem, LocalFileSystem):
-        written = str(filesystem.unstrip_protocol(name))
-    elif uri.startswith("~"):
-        written = f"~/{os.path.relpath(name, Path.home())}"
-    elif "://" in uri:
-        written = f"file://{name}"
-    else:
-        written = name if os.path.isabs(uri) else os.path.relpath(name)
-    try:
-        written.encode()
-    except UnicodeEncodeError:
-        raise SourceError(f"{field}: {os.fsencode(written)!r}: the name is not UTF-8: rename the file") from None
-    return written
+        return str(filesystem.unstrip_protocol(name))
+    if uri.startswith("~"):
+        return f"~/{os.path.relpath(name, Path.home())}"
+    if "://" in uri:
+        return f"file://{name}"
+    return name if os.path.isabs(uri) else os.path.relpath(name)
 
 
 def _standard_library(uri: str, field: str) -> Iterator[Found]:
-    root = Path(sysconfig.get_path("stdlib"))
     if uri.rstrip("/") != STDLIB and not uri.startswith(f"{STDLIB}/"):
         raise SourceError(f"{field}: {uri}: {STDLIB} is the only one of its kind")
-    local = LocalFileSystem()
+    root, local = Path(sysconfig.get_path("stdlib")), LocalFileSystem()
     wanted = PurePosixPath(uri.removeprefix(STDLIB).strip("/"))
-    for path in sorted(root.rglob("*.py")):
-        relative = PurePosixPath(path.relative_to(root).as_posix())
-        skipped = any(PurePosixPath(part).match(rule) for part in relative.parts[:-1] for rule in _NOT_LIBRARY)
-        skipped = skipped or any(PurePosixPath(relative.name).match(rule) for rule in _NOT_LIBRARY_FILES)
-        if not skipped and relative.is_relative_to(wanted):
-            yield Found(f"{STDLIB}/{relative}", local, str(path), field)
+    for folder, folders, files in os.walk(root):
+        # What is cut off here is not walked: `site-packages` may hold a hundred times the library.
+        folders[:] = [name for name in folders if not _matches(name, _NOT_LIBRARY)]
+        for name in files:
+            path = Path(folder, name)
+            relative = PurePosixPath(path.relative_to(root).as_posix())
+            if path.suffix == ".py" and not _matches(name, _NOT_LIBRARY_FILES) and relative.is_relative_to(wanted):
+                yield Found(f"{STDLIB}/{relative}", local, str(path), field)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -2,15 +2,15 @@
 
 import re
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from cairn.recipe import Section
+from cairn.recipe import Licence, Section
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
-_LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
-_EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
+# Query parameters of signed URLs (S3, Google Cloud Storage, Azure), and what others call a secret.
+_SECRET = re.compile(r"signature|credential|token|secret|password|api.?key|^(sig|key|auth)$", re.IGNORECASE)
 
 
 class Source(Section):
@@ -25,24 +25,22 @@ class Source(Section):
     """The quality rules are made for prose; they are off for code."""
     domain: str = Field(pattern=NAME)
     """What the text is about; results are reported for each domain."""
-    licence: str
+    licence: Licence
     """An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
     text_field: str = "text"
     """The field of a jsonl record, or column of a parquet file, that holds the text."""
 
-    @field_validator("licence")
-    @classmethod
-    def _is_spdx(cls, licence: str) -> str:
-        if not _EXPRESSION.fullmatch(licence):
-            raise ValueError(f"{licence!r} is not an SPDX expression, such as CC-BY-4.0 or LicenseRef-house-rules")
-        return licence
-
     @field_validator("uri")
     @classmethod
     def _can_be_written_down(cls, uri: str) -> str:
-        # The lock file and the attestation repeat the URI, and both are made to be shown around.
-        if "://" in uri and "@" in urlsplit(uri).netloc:
-            raise ValueError(f"{urlsplit(uri).scheme} URL with a user or password: credentials go into the environment")
+        # The lock file and the attestation repeat the URI, and both are made to be shown around. So is this message.
+        if "://" in uri:
+            url = urlsplit(uri)
+            if "@" in url.netloc:
+                raise ValueError(f"{url.scheme} URL with a user or password: credentials go into the environment")
+            secret = next((name for name, _ in parse_qsl(url.query) if _SECRET.search(name)), None)
+            if secret:
+                raise ValueError(f"{url.scheme} URL with {secret}=…: credentials go into the environment")
         if "::" in uri:
             raise ValueError(f"{uri!r} is a chained URL: unpack it first, or name the objects one by one")
         return uri

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 from cairn.errors import SourceError
@@ -161,12 +162,16 @@ def _resolve(section: Snapshot, recipe: str, work: Path) -> Lock:
     found = [find(source, f"snapshot.sources[{index}]") for index, source in enumerate(section.sources)]
     # The same object in two sources is one object: read once, kept once.
     distinct = {one.uri: one for ones in found for one in ones}
-    reader = _Reader(work / "objects", work / "read")
+    reader = _Reader(work / "objects", work / "read", Event())
     locked: dict[str, LockedObject] = {}
     with progress("snapshot", len(distinct), "objects") as shown, ThreadPoolExecutor(READS) as threads:
-        for one in threads.map(reader.read, distinct.values()):
-            locked[one.uri] = one
-            shown.advance()
+        try:
+            for one in threads.map(reader.read, distinct.values()):
+                locked[one.uri] = one
+                shown.advance()
+        finally:
+            # On Ctrl-C or an error the user wants the prompt back, not the end of every object that was begun.
+            reader.stop.set()
     copied = {one.path for one in locked.values() if one.path is not None}
     for path in reader.tree.rglob("*"):
         # An earlier run that was killed may have left objects that are no longer wanted, or half of one.
@@ -190,6 +195,8 @@ class _Reader:
     tree: Path
     notes: Path
     """What was read before a kill: one note for each object, named by its URI and the mark of its version."""
+    stop: Event
+    """Set when nobody waits for what is being read any more."""
 
     def read(self, found: Found) -> LockedObject:
         info = found.info()
@@ -226,6 +233,9 @@ class _Reader:
                 sha256.update(chunk)
                 size += len(chunk)
                 copy.write(chunk)
+            # A note must not outlive the bytes that it vouches for.
+            copy.flush()
+            os.fsync(copy.fileno())
         info = found.info()
         said = info.get("size")
         if mark_of(info) != mark or (said is not None and said != size):
@@ -237,6 +247,8 @@ class _Reader:
         return LockedObject(uri=found.uri, path=path, version=None, size=size, sha256=digest)
 
     def _chunk(self, found: Found, source: BinaryIO) -> bytes:
+        if self.stop.is_set():
+            raise SourceError(f"{found.field}: {found.uri}: was not read to its end")
         try:
             return source.read(CHUNK)
         except Exception as error:
@@ -249,5 +261,5 @@ def _gone(output: Path, standing: Lock, now: Lock, store: Store) -> str:
     which = f"{len(changed)} objects changed since, such as {changed[0]}" if changed else "the sources changed since"
     return (
         f"{output}: the store {store.url} does not hold its objects ({standing.tree}), and {which}: "
-        "point CAIRN_STORE to a store that has them, or take the sources as they are now with --refresh"
+        "point CAIRN_STORE to a store that has them, or take the sources as they are now with `cairn snapshot`"
     )

@@ -1,12 +1,15 @@
 """The command-line door."""
 
-from cairn.lineage.stage import Task
+from typing import TYPE_CHECKING
+
 from components.door import door
-from components.tokenize.recipe import Tokenize
-from components.tokenize.summary import summary
+
+if TYPE_CHECKING:
+    from cairn.lineage.stage import Task
+    from components.tokenize.recipe import Tokenize
 
 
-def work(section: Tokenize, task: Task) -> None:
+def work(section: "Tokenize", task: "Task") -> None:
     """Fill the tokenizer and tokens directories."""
     from components.tokenize.tokenize import tokenize
 
@@ -21,4 +24,4 @@ def work(section: Tokenize, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", Tokenize, work, summary)
+    door(__package__ or "", work)

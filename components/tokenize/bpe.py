@@ -1,25 +1,33 @@
 """The tokenizer: a byte-level BPE trained on the train split, or one that is given."""
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from cairn.errors import SourceError, StageError, one_line
+from cairn.errors import SourceError, StageError
 from components.ingest.documents import read_split
+from components.tokenize.encoding import load
 from components.tokenize.recipe import Tokenize
 
 # GPT-2's pattern (Radford et al. 2019); llama.cpp knows it by the name "gpt-2".
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_DRAW = 5  # hexadecimal digits of a document's id that decide whether it is in the sample
 
 
-def train(section: Tokenize, documents: Path) -> str:
+def train(section: Tokenize, documents: Path) -> bytes:
     """The `tokenizer.json` of a tokenizer trained on the train split.
 
     Raises:
-        StageError: the text does not support a vocabulary of that size.
+        StageError: the text does not support a vocabulary of that size, or none of it may be used.
+        SourceError: the end-of-text token is one that ordinary text spells.
     """
+    texts, size = sample(documents, section.train_bytes)
+    print(f"tokenize: training a tokenizer on {size / 1e6:.1f} MB", file=sys.stderr, flush=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -35,56 +43,56 @@ def train(section: Tokenize, documents: Path) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample(documents, section.train_bytes), trainer)
-    size = tokenizer.get_vocab_size()
-    if size < section.vocab_size:
+    tokenizer.train_from_iterator(texts, trainer)
+    supported = tokenizer.get_vocab_size()
+    if supported < section.vocab_size:
         raise StageError(
-            f"tokenize.vocab_size is {section.vocab_size}, but the train text supports only {size} tokens: "
-            f"set it to {size} or less, or add text"
+            f"tokenize.vocab_size is {section.vocab_size}, but {size:,} bytes of train text support only {supported} "
+            f"tokens: set it to {supported} or less, or add text"
         )
-    return tokenizer.to_str(pretty=True) + "\n"
+    data = f"{tokenizer.to_str(pretty=True)}\n".encode()
+    load(data, section.end_of_text, "the trained tokenizer")
+    return data
 
 
-def given(section: Tokenize) -> str:
+def given(section: Tokenize) -> bytes:
     """The `tokenizer.json` that the recipe names.
 
     Raises:
-        SourceError: it is missing, is no tokenizer, or is not the one that the recipe means.
+        SourceError: it is missing, is no tokenizer, is not the one that the recipe means, or has no end-of-text token.
     """
     path = Path(str(section.tokenizer))
+    name = f"tokenize.tokenizer: {path}"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SourceError(f"tokenize.tokenizer: {path}: cannot be read: {error.strerror}") from None
+        raise SourceError(f"{name}: cannot be read: {error.strerror}") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != section.tokenizer_sha256:
-        raise SourceError(f"tokenize.tokenizer: {path}: has sha256 {digest}, tokenize.tokenizer_sha256 says otherwise")
-    return data.decode(errors="replace")
+        raise SourceError(f"{name}: has sha256 {digest}, tokenize.tokenizer_sha256 says otherwise")
+    load(data, section.end_of_text, name)
+    return data
 
 
-def load(text: str, end_of_text: str) -> tuple[Tokenizer, int]:
-    """A tokenizer that takes every text as ordinary text, and the id of its end-of-text token.
+def sample(documents: Path, limit: int) -> tuple[Iterator[str], int]:
+    """Documents of the train split that together have at most `limit` bytes, and how many they have.
 
-    Raises SourceError when the text is no tokenizer or has no such token.
+    A document is drawn by the beginning of its id, which is a sha256: neither its place nor its size decides, so every
+    domain is there with the share that it has in the whole.
+
+    Raises:
+        StageError: no document is small enough.
     """
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:
-        raise SourceError(f"tokenizer.json: is not a tokenizer: {one_line(error)}") from None
-    end = tokenizer.token_to_id(end_of_text)
-    if end is None:
-        raise SourceError(f"tokenizer.json: has no token {end_of_text!r}: set tokenize.end_of_text to the one it has")
-    # A document that spells the end-of-text token is about it; it does not end there.
-    tokenizer.encode_special_tokens = True
-    return tokenizer, int(end)
-
-
-def _sample(documents: Path, limit: int) -> Iterator[str]:
-    total = sum(record["bytes"] for record in read_split(documents, "train"))
-    due = taken = seen = 0.0
+    sizes = np.zeros(16**_DRAW, np.int64)
     for record in read_split(documents, "train"):
-        seen += record["bytes"]
-        due = min(1.0, limit / total) * seen
-        if taken + record["bytes"] <= due or limit >= total:
-            taken += record["bytes"]
-            yield record["text"]
+        sizes[_draw(record)] += record["bytes"]
+    total = np.cumsum(sizes)
+    chosen = int(np.searchsorted(total, limit, side="right"))
+    size = int(total[chosen - 1]) if chosen else 0
+    if not size and total[-1]:
+        raise StageError(f"tokenize.train_bytes is {limit}, less than one document has: raise it")
+    return (record["text"] for record in read_split(documents, "train") if _draw(record) < chosen), size
+
+
+def _draw(record: dict[str, Any]) -> int:
+    return int(record["id"][:_DRAW], 16)

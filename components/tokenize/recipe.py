@@ -17,7 +17,8 @@ class Tokenize(Section):
     vocab_size: int = Field(default=4096, ge=257)
     """Size of the vocabulary to train: 256 bytes, the end-of-text token, and merges."""
     train_bytes: int = Field(default=1_000 * MB, gt=0)
-    """Train on at most this much text of the train split, taken evenly."""
+    """Train on at most this much text of the train split: whole documents, drawn by their ids, so that a domain is
+    there with the share that it has in the whole."""
     end_of_text: str = Field(default="<|endoftext|>", min_length=1)
     """The token that ends every document."""
     shard_tokens: int = Field(default=100_000_000, gt=0)
@@ -27,4 +28,6 @@ class Tokenize(Section):
     def _a_given_tokenizer_is_pinned(self) -> "Tokenize":
         if self.tokenizer is not None and self.tokenizer_sha256 is None:
             raise ValueError("a given tokenizer needs tokenizer_sha256: `sha256sum` of the file")
+        if self.tokenizer is None and self.tokenizer_sha256 is not None:
+            raise ValueError("tokenizer_sha256 says which file tokenizer leads to, and there is no tokenizer: add one")
         return self

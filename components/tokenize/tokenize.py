@@ -9,9 +9,10 @@ A position in a shard leads to its document by a search in the ends. The held-ou
 computed from its text.
 """
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from cairn.errors import StageError
 from cairn.lineage.artifact import readable, remove, written_aside
 from cairn.shards import map_shards
 from components.ingest.documents import read_shard, shards
-from components.tokenize.bpe import given, load, train
+from components.tokenize.bpe import given, train
+from components.tokenize.encoding import encode, gives_back, load
 from components.tokenize.recipe import Tokenize
 
 SPLITS = ("train", "development")
-BATCH = 256  # documents handed to the tokenizer at once
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links say
 SCHEMA = pa.schema(
     [
         ("document", pa.string()),
@@ -64,16 +66,20 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
 
     Raises:
         StageError: the text supports no vocabulary of the size asked for, or a document does not survive the round
-        trip. SourceError: the given tokenizer is missing or is none. ArtifactError: the documents are damaged.
+            trip.
+        SourceError: the given tokenizer is missing, is none, or is not the one that the recipe means.
+        ArtifactError: the documents are damaged.
     """
-    # Threads would fight with the workers for the same processors.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false" if workers > 1 else "true"
+    # Threads to count words with while the tokenizer is trained; then every worker has one. Neither changes the bytes.
+    os.environ["RAYON_NUM_THREADS"] = str(workers)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if workers > 1 else "false"
     trained = work / "tokenizer.json"
     if not trained.exists():
         with written_aside(trained) as aside:
-            aside.write_text(train(section, documents) if section.tokenizer is None else given(section))
-    text = trained.read_text()
-    loaded, end = load(text, section.end_of_text)
+            aside.write_bytes(train(section, documents) if section.tokenizer is None else given(section))
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    data = trained.read_bytes()
+    loaded, end = load(data, section.end_of_text, "tokenizer.json")
     # The largest id, added tokens included, decides: `vocab_size` of a tokenizer leaves those out.
     vocab_size = max(loaded.get_vocab(with_added_tokens=True).values()) + 1
     dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
@@ -84,7 +90,7 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
     ]
     said: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for unit, result in zip(
-        units, map_shards(encode, units, workers=workers, done=work / "done", label="tokenize"), strict=True
+        units, map_shards(encode_shard, units, workers=workers, done=work / "done", label="tokenize"), strict=True
     ):
         for shard in result["shards"]:
             name = f"{unit.split}/{len(said[unit.split]):05d}"
@@ -99,16 +105,16 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
         "dtype": dtype,
         "vocab_size": vocab_size,
         "end_of_text": end,
-        "tokenizer": hashlib.sha256(text.encode()).hexdigest(),
+        "tokenizer": hashlib.sha256(data).hexdigest(),
         "splits": {split: {"shards": said[split]} for split in SPLITS},
     }
     (tokens / "tokens.json").write_bytes(readable(manifest))
-    (tokenizer / "tokenizer.json").write_text(text)
+    (tokenizer / "tokenizer.json").write_bytes(data)
 
 
-def encode(unit: Unit) -> dict[str, Any]:
+def encode_shard(unit: Unit) -> dict[str, Any]:
     """Encode one shard of documents into one or more token shards in the work folder."""
-    tokenizer, end = load(unit.tokenizer.read_text(), unit.end_of_text)
+    tokenizer, end = load(unit.tokenizer.read_bytes(), unit.end_of_text, "tokenizer.json")
     folder = unit.folder / unit.split / f"{unit.index:05d}"
     remove(folder)
     folder.mkdir(parents=True)
@@ -116,49 +122,38 @@ def encode(unit: Unit) -> dict[str, Any]:
     ids: list[np.ndarray[Any, Any]] = []
     rows: list[dict[str, Any]] = []
     total = 0
-    for batch in _batches(unit.shard):
-        encoded = tokenizer.encode_batch([record["text"] for record in batch], add_special_tokens=False)
-        decoded = tokenizer.decode_batch([one.ids for one in encoded], skip_special_tokens=False)
-        for record, one, back in zip(batch, encoded, decoded, strict=True):
-            if back != record["text"]:
-                raise StageError(
-                    f"{unit.shard}: document {record['id'][:12]}: the tokenizer does not give back its text: "
-                    "use a byte-level tokenizer without a normalizer"
-                )
-            document = np.array([*one.ids, end], unit.dtype)
-            rows.append(
-                {
-                    "document": record["id"],
-                    **{name: record[name] for name in ("source", "licence", "domain", "bytes")},
-                    "offset": total,
-                    "length": len(document),
-                }
+    for record in read_shard(unit.shard):
+        encoded = encode(tokenizer, record["text"])
+        if not gives_back(tokenizer, record["text"], encoded):
+            raise StageError(
+                f"{unit.shard}: document {record['id'][:12]}: the tokenizer does not give back its text: "
+                "use a byte-level tokenizer without a normalizer"
             )
-            ids.append(document)
-            total += len(document)
-            if total >= unit.shard_tokens:
-                made.append(_write(folder / f"{len(made):05d}", ids, rows))
-                ids, rows, total = [], [], 0
+        document = np.append(encoded, np.uint32(end)).astype(unit.dtype)
+        rows.append(
+            {
+                "document": record["id"],
+                **{name: record[name] for name in ("source", "licence", "domain", "bytes")},
+                "offset": total,
+                "length": len(document),
+            }
+        )
+        ids.append(document)
+        total += len(document)
+        if total >= unit.shard_tokens:
+            made.append(_write(folder / f"{len(made):05d}", ids, rows))
+            ids, rows, total = [], [], 0
     if rows:
         made.append(_write(folder / f"{len(made):05d}", ids, rows))
     return {"shards": made}
 
 
-def _batches(shard: Path) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for record in read_shard(shard):
-        batch.append(record)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _write(path: Path, ids: list["np.ndarray[Any, Any]"], rows: list[dict[str, Any]]) -> dict[str, Any]:
     tokens = np.concatenate(ids)
-    tokens.astype(tokens.dtype.newbyteorder("<")).tofile(path.with_suffix(".bin"))
-    np.cumsum([len(document) for document in ids]).astype("<u8").tofile(path.with_suffix(".ends"))
+    ends = np.cumsum([len(document) for document in ids])
+    for suffix, numbers in ((".bin", tokens.astype(tokens.dtype.newbyteorder("<"))), (".ends", ends.astype("<u8"))):
+        with open(path.with_suffix(suffix), "wb") as file:  # `tofile` would not say why a full disk fails
+            file.write(numbers.data)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path.with_suffix(".parquet"), compression="zstd")
     size = sum(row["bytes"] for row in rows)
     return {"path": str(path), "tokens": len(tokens), "documents": len(rows), "bytes": size}
@@ -167,4 +162,9 @@ def _write(path: Path, ids: list["np.ndarray[Any, Any]"], rows: list[dict[str, A
 def _link(source: Path, target: Path) -> None:
     """Both lie in one work folder: a link costs nothing, and leaves the finished unit for the next run."""
     target.unlink(missing_ok=True)
-    os.link(source, target)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)

@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cairn.lineage.artifact import digest_of
+from tests.pipelines.project import heed_interrupt
 from tests.trainer.tokens import counting
 
 LAUNCH = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from cairn.errors import guard
 from cairn.resources import Resources
 from components.pretrain.launch import pretrain
@@ -42,15 +46,31 @@ RECIPE = {
 }  # fmt: skip
 
 
-def start(root: Path, processes: int = 1, **changes: object) -> "subprocess.Popen[str]":
+def start(
+    root: Path, processes: int = 1, surroundings: Mapping[str, str] | None = None, **changes: object
+) -> "subprocess.Popen[str]":
     if not (root / "tokens").exists():
         counting(root / "tokens")
     command = [sys.executable, "-c", LAUNCH, str(root), str(processes), json.dumps({**RECIPE, **changes})]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **(surroundings or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupt,
+    )
 
 
-def launch(root: Path, processes: int = 1, code: int = 0, **changes: object) -> tuple[str, str]:
-    process = start(root, processes, **changes)
+def launch(
+    root: Path,
+    processes: int = 1,
+    code: int = 0,
+    surroundings: Mapping[str, str] | None = None,
+    **changes: object,
+) -> tuple[str, str]:
+    process = start(root, processes, surroundings, **changes)
     printed, said = process.communicate(timeout=120)
     assert process.returncode == code, said
     return printed, said
@@ -84,6 +104,15 @@ def test_two_processes_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path
     assert made(tmp_path) == made(undisturbed)
 
 
+def test_an_offline_wandb_run_is_kept_outside_the_work_folder_and_changes_no_byte(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    launch(tmp_path, surroundings={"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path / "board")})
+    (log,) = (tmp_path / "board" / "wandb").glob("offline-run-*-test/*.wandb")
+    assert log.stat().st_size > 0
+    assert made(tmp_path) == made(undisturbed)
+
+
 def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -95,7 +124,7 @@ def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> No
     raise AssertionError(f"step {step} was not reached")
 
 
-LONG = {"steps": 1500, "checkpoint_every": 100, "evaluate_every": 1000}
+LONG: dict[str, Any] = {"steps": 1500, "checkpoint_every": 100, "evaluate_every": 1000}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -55,6 +56,11 @@ def small_recipe() -> dict[str, Any]:
     }
     recipe["pretrain"].update(training)
     return recipe
+
+
+def heed_interrupt() -> None:
+    """Tests may run where Ctrl-C is ignored, as behind `&` in a shell; what they start is to heed it all the same."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Project:
@@ -116,6 +122,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupt,
         )
 
     def run(self, *command: str, code: int = 0, **environment: str) -> str:

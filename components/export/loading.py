@@ -1,0 +1,45 @@
+"""A model directory, loaded as a user would: by AutoModelForCausalLM, from the files alone, in fp32.
+
+Stricter than the library in one thing: weights that are missing, left over or of another shape are an error, where it
+would draw new ones and say so in a warning.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from cairn.errors import ArtifactError, one_line
+
+
+def load_model(folder: Path, attention: Literal["eager", "sdpa"]) -> Any:
+    """The model in `folder`, ready to score.
+
+    Raises:
+        ArtifactError: it does not load, or its weights do not fit its class.
+    """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        # A pair, because of `output_loading_info`; the library's own annotation does not know.
+        pair: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            trust_remote_code=False,
+            # Reported below, by name; the library would only point to its log.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise ArtifactError(f"{folder}: does not load as a model: {one_line(error)[:200]}") from None
+    loaded, said = pair
+    odd = {kind: sorted(map(str, names)) for kind, names in said.items() if names}
+    if odd:
+        raise ArtifactError(f"{folder}: does not load as a model: weights do not fit the class: {one_line(odd)[:200]}")
+    return loaded.eval()
