@@ -79,6 +79,8 @@ def _progress(work: "Work", other_recipe: bool) -> str:
 
 def _reason(why: "Difference") -> str:
     match why.part:
+        case "unreadable":
+            return str(why.now)
         case "recipe":
             return f"{why.name}: {written(why.then)} → {written(why.now)}"
         case "version" | "package":
