@@ -10,7 +10,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 # A user-wide PYTHONPATH would put other versions before the locked ones.
 unexport PYTHONPATH
 
-.PHONY: help setup repro test test-slow lint bench goldens lock
+.PHONY: help setup repro test test-slow lint bench goldens docs lock
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make lint       ruff, mypy, import rules"
 	@echo "make bench      measure; each script ends with one JSON line"
 	@echo "make goldens    write the golden digests anew (raise the component's version first)"
+	@echo "make docs       write the pages that follow from the code, and the site if mkdocs is there"
 	@echo "make lock       resolve the dependencies again"
 	@echo "TORCH=cuda      use the CUDA build of torch"
 
@@ -57,6 +58,11 @@ bench: setup
 
 goldens: setup
 	@CAIRN_WRITE_GOLDENS=1 python -m pytest -q -m golden
+
+docs: setup
+	@python tools/reference.py
+	@if python -c 'import material' 2>/dev/null; then mkdocs build --strict --quiet; \
+	else echo "the site was not built: pip install mkdocs-material"; fi
 
 lock: setup
 	@python -m pip install --quiet uv

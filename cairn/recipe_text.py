@@ -25,6 +25,7 @@ def read(text: str) -> Any:
 
 def write(recipe: Any) -> str:
     """The text of a mapping from `read`."""
+    _close_gaps(recipe)
     text = StringIO()
     _yaml().dump(recipe, text)
     return text.getvalue()
@@ -33,6 +34,17 @@ def write(recipe: Any) -> str:
 def lines(text: str) -> dict[str, int]:
     """The line (from 1) of every key that is written down, by its dotted name; items of lists are numbered."""
     return dict(_lines(read(text), ""))
+
+
+def _close_gaps(node: Any) -> None:
+    """Put a key that was added before the blank line that followed its section, not after it."""
+    if isinstance(node, CommentedMap):
+        *_, before, last = [None, None, *node]
+        added = last is not None and node.lc.data is not None and last not in node.lc.data
+        if added and before in node.ca.items:
+            node.ca.items[last] = node.ca.items.pop(before)
+    for inner in node.values() if isinstance(node, CommentedMap) else node if isinstance(node, CommentedSeq) else ():
+        _close_gaps(inner)
 
 
 def _lines(node: Any, prefix: str) -> list[tuple[str, int]]:

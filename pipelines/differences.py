@@ -10,7 +10,8 @@ class Difference:
     """One thing that is not the same."""
 
     part: str
-    """What kind of thing: `recipe`, `input`, `version`, `package`, `output`, `code`, or `before` (an earlier stage)."""
+    """What kind of thing: `recipe`, `input`, `version`, `package`, `output`, `code`, `before` (an earlier stage), or
+    `unreadable`, which `now` says why."""
     name: str
     then: Any
     """None where it was not there."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cairn.recipe
-from cairn.errors import SourceError
+from cairn.errors import SourceError, one_line
 from cairn.lineage import attestation, environment
 from cairn.lineage.attestation import Attestation, Code
 from cairn.lineage.digests import Digests
@@ -127,7 +127,7 @@ class _Reader:
         try:
             lock = read_lock(path)
         except SourceError as error:
-            return State.STALE, (Difference("output", "sources", None, str(error)),)
+            return State.STALE, (Difference("unreadable", "sources", None, one_line(error)),)
         if f"snapshot-{lock.recipe}" != key:
             changed = differences("recipe", flat(last.section, "snapshot"), _flat(section, "snapshot")) if last else ()
             return State.STALE, changed or (Difference("recipe", "snapshot", lock.recipe, key.partition("-")[2]),)

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 
 from cairn.lineage.store import Store
+from pipelines.stages import NAMES
+from tests.pipelines.project import Project
 
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -39,6 +41,16 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(tmp_path: Path) -> Store:
     """An empty store in a folder."""
     return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after `dvc repro`, for every test that only looks at it."""
+    project = Project.create(tmp_path_factory.mktemp("built") / "project")
+    printed = project.run("dvc", "repro")
+    assert project.ran(printed) == [name for name in NAMES if name != "snapshot"]
+    project.commit("What made the model")
+    return project
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ class ModelShape(Section):
     """A decoder-only Transformer that exports to the Qwen3 class of Hugging Face (Llama without `qk_norm`)."""
 
     layers: int = Field(gt=0)
+    """Blocks, each of attention and MLP."""
     width: int = Field(gt=0)
     """Size of the residual stream."""
     heads: int = Field(gt=0)
@@ -18,6 +19,7 @@ class ModelShape(Section):
     kv_heads: int = Field(gt=0)
     """Key and value heads; each serves `heads / kv_heads` query heads (GQA, arXiv 2305.13245)."""
     head_dim: int = Field(gt=0)
+    """Size of a head; even, as rotary positions turn pairs. 64 and 128 suit the kernels."""
     mlp_width: int = Field(gt=0)
     """Hidden size of the SwiGLU MLP (arXiv 2002.05202). Multiples of 64 suit the kernels."""
     context: int = Field(gt=1)
@@ -29,6 +31,7 @@ class ModelShape(Section):
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary position embedding (arXiv 2104.09864)."""
     norm_eps: float = Field(default=1e-6, gt=0)
+    """Added to the mean square in RMSNorm (arXiv 1910.07467)."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelShape":
@@ -54,10 +57,13 @@ class Optimizer(Section):
     muon_lr: float = Field(default=0.01, gt=0)
     """Learning rate of Muon; an update has RMS 0.2 (so that AdamW's rates and weight decay carry over)."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Of Muon: how much of the earlier gradients each step keeps."""
     lr: float = Field(default=0.008, gt=0)
     """Learning rate of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW: how much of the earlier gradients, and of their squares, each step keeps (arXiv 1711.05101)."""
     eps: float = Field(default=1e-10, gt=0)
+    """Of AdamW: added to the root of the mean square."""
     weight_decay: float = Field(default=0.1, ge=0)
     """For the matrices of the blocks only; embeddings and norms are not decayed (arXiv 2501.00656)."""
 
@@ -95,6 +101,7 @@ class Training(Section):
     """Whether a position looks only at its own document. The end-of-text token before a document belongs to it, as it
     does when the model is used."""
     seed: int = Field(default=0, ge=0)
+    """Of the first weights and of the order of sequences."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """What the matrices are multiplied in. Weights and optimizer state are fp32 in any case."""
     mode: Literal["strict", "fast"] = "strict"

@@ -39,8 +39,8 @@ def status(overrides: Overrides = None, json: AsJson = False) -> None:
             state = Text(one.state.value, style=STYLES[one.state.value]) if index == 0 else ""
             rows.add_row(one.stage if index == 0 else "", state, Text(line))
     show(rows)
-    would = [one.stage for one in found if one.state not in SETTLED and not (one.work and one.work.process)]
-    if would:
+    would = [one.stage for one in found if one.state not in SETTLED]
+    if would and not any(one.work and one.work.process for one in found):
         print(f"\n`cairn run` would make: {', '.join(would)}")
     _tell_code(found)
     if _dvc_yaml_is_current() is False:
@@ -61,7 +61,8 @@ def _said(one: "Standing") -> list[str]:
         return [", ".join(f"{name} {short(digest)}" for name, digest in one.outputs.items() if digest)]
     before = [f"{why.name} ({why.now})" for why in one.why if why.part == "before"]
     after = [f"comes after {', '.join(before)}"] if before else []
-    return after + [_reason(why) for why in one.why if why.part != "before"]
+    reasons = after + [_reason(why) for why in one.why if why.part != "before"]
+    return reasons or ["was not made yet"]
 
 
 def _progress(work: "Work", other_recipe: bool) -> str:
@@ -78,6 +79,8 @@ def _progress(work: "Work", other_recipe: bool) -> str:
 
 def _reason(why: "Difference") -> str:
     match why.part:
+        case "unreadable":
+            return str(why.now)
         case "recipe":
             return f"{why.name}: {written(why.then)} → {written(why.now)}"
         case "version" | "package":

@@ -50,6 +50,8 @@ class Component(Section):
     packages: tuple[str, ...]
     """Bit-affecting packages; `python` and `unicodedata` are understood besides distributions."""
     tags: tuple[str, ...] = ()
+    history: dict[str, str] = Field(default_factory=dict)
+    """What was other in each version, the newest last."""
 
     @classmethod
     def of(cls, package: str) -> "Component":

@@ -30,4 +30,6 @@ class Evaluate(Section):
     prompts: int = Field(default=2, ge=0)
     """Held-out documents of each domain whose beginning is continued greedily."""
     prompt_tokens: int = Field(default=48, gt=0)
+    """Tokens of such a beginning."""
     continuation_tokens: int = Field(default=64, gt=0)
+    """Tokens to go on for, at most."""

@@ -18,10 +18,13 @@ class Gopher(Section):
     """Quality rules of Gopher (Rae et al. 2021, arXiv 2112.11446, section A1.1). A word is a run without spaces."""
 
     min_words: int | None = Field(default=50, ge=0)
+    """Fewest words of a document."""
     max_words: int | None = Field(default=100_000, gt=0)
+    """Most words of a document."""
     min_mean_word: float | None = Field(default=3.0, ge=0)
     """Mean word length, characters."""
     max_mean_word: float | None = Field(default=10.0, gt=0)
+    """Mean word length, characters."""
     max_symbols: float | None = Field(default=0.1, ge=0)
     """Hash signs for each word, and ellipses for each word: neither may exceed it."""
     max_bullet_lines: float | None = Field(default=0.9, ge=0, le=1)
@@ -69,6 +72,7 @@ class Split(Section):
     development: float = Field(default=0.02, ge=0, lt=1)
     """Share of documents that may be used for tuning."""
     seed: int = 0
+    """Of the draw."""
 
     @model_validator(mode="after")
     def _leaves_something(self) -> "Split":

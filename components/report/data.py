@@ -17,14 +17,14 @@ def section(material: Material, most: int) -> Markup:
     return tag(
         "section",
         tag("h2", "Data"),
-        tag("p", *_lead(material)),
+        tag("p", _lead(material)),
         _funnel(ledger, most),
         tag("h3", "What the kept text is made of"),
         tag("div", *_composition(ledger, most), class_="pairs"),
     )
 
 
-def _lead(material: Material) -> list[str]:
+def _lead(material: Material) -> str:
     ledger = material.ledger
     came, kept = _sum(s.came for s in ledger.sources.values()), _sum(s.kept for s in ledger.sources.values())
     train = _sum(ledger.splits.get("train", {}).values())
@@ -38,7 +38,7 @@ def _lead(material: Material) -> list[str]:
             f"The {plural(train.documents, 'document')} to train on are {size(train.bytes)} of text and "
             f"{spelled(tokens)} tokens, {train.bytes / tokens:.2f} bytes each."
         )
-    return [said]
+    return said
 
 
 def _funnel(ledger: Ledger, most: int) -> Markup:
@@ -79,7 +79,7 @@ def _funnel(ledger: Ledger, most: int) -> Markup:
         )
         start += tally.documents
     columns = [
-        Column("", "word"),
+        Column("outcome", "word"),
         Column("of all documents", "drawn"),
         Column("documents"),
         Column("share"),

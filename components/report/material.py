@@ -80,7 +80,7 @@ class TokenSplit(File):
 class TokenSet(File):
     """`tokens/tokens.json`."""
 
-    vocab_size: int
+    vocab_size: int = Field(gt=0)
     tokenizer: str
     """sha256 of tokenizer.json."""
     splits: dict[str, TokenSplit]

@@ -133,7 +133,7 @@ def thin(xs: Sequence[float], values: Sequence[float], positive: bool = False) -
             run.extend(sorted({first, low, high, last}))
 
     for index, (x, value) in enumerate(zip(xs, values, strict=True)):
-        if value - value != 0 or (positive and value <= 0):
+        if value - value != 0 or (positive and value <= 0):  # infinite or no number
             close()
             if run:
                 runs.append(run)

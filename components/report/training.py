@@ -75,7 +75,7 @@ def section(material: Material) -> Markup:
     return tag(
         "section",
         tag("h2", "Training"),
-        tag("p", *_lead(material)),
+        tag("p", _lead(material)),
         tag(
             "figure",
             tag("p", _reading(log, shown, len(log.steps) - 1), class_="readout", id="training-readout"),
@@ -88,17 +88,17 @@ def section(material: Material) -> Markup:
     )
 
 
-def _lead(material: Material) -> list[Markup | str]:
+def _lead(material: Material) -> str:
     manifest, shape = material.manifest, material.manifest.model
     per_step = manifest.tokens_seen / manifest.step if manifest.step else 0
-    said: list[Markup | str] = [
+    said = (
         f"{plural(manifest.step, 'step')} of {whole(per_step)} tokens, in sequences of {whole(shape.context)}, "
-        f"with seed {manifest.seed}; matrices are multiplied in {manifest.precision}. "
-    ]
+        f"with seed {manifest.seed}; matrices are multiplied in {manifest.precision}."
+    )
     losses = [value for value in material.log.loss if math.isfinite(value)]
     if losses:
-        said.append(
-            f"The loss of the last logged step is {significant(losses[-1])} nats per token; the first was "
+        said += (
+            f" The loss of the last logged step is {significant(losses[-1])} nats per token; the first was "
             f"{significant(losses[0])}, and a guess among {whole(material.tokens.vocab_size)} tokens costs "
             f"{significant(math.log(material.tokens.vocab_size))}."
         )
@@ -158,7 +158,7 @@ def _drawing(log: Log, panels: Sequence[Panel], material: Material, *, wide: boo
         width,
         last + 44,
         "Loss, development bits per byte, learning rate and gradient norm over the steps of training",
-        "".join(str(part) for part in _lead(material) if isinstance(part, str)),
+        _lead(material),
         *drawn,
         class_=("wide" if wide else "narrow") + " readable",
         data_left=x.start,
@@ -196,7 +196,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _gaps(log: Log) -> str:
-    missing = sum(1 for value in log.loss if value - value != 0)
+    missing = sum(not math.isfinite(value) for value in log.loss)
     if not missing:
         return ""
     return f"At {plural(missing, 'logged step')} the loss is missing or not a number: the line has a gap there. "

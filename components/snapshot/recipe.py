@@ -17,6 +17,7 @@ class Source(Section):
     """Objects that are read alike and belong to one domain."""
 
     name: str = Field(pattern=NAME)
+    """What the ledger and the report call it."""
     uri: str = Field(min_length=1)
     """`python://stdlib`, or a file, folder (read recursively) or glob: a path, or any URL that fsspec opens."""
     read: Literal["auto", "python-code", "python-docstrings"] = "auto"

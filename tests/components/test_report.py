@@ -18,6 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cairn.errors import ArtifactError
+from cairn.lineage.artifact import readable
+from cairn.lineage.stage import Component
+from components.report import plots
 from components.report.material import READS, Score, read
 from components.report.page import checkpoint_of, page, with_times
 from components.report.recipe import Report
@@ -27,6 +30,7 @@ from tests.components.page_reader import Page, drawings
 from tests.components.report_files import DIGESTS, FILTERED, NAIVE, NONE, Files, tally, training_log
 
 ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "goldens" / "report.json"
 HOSTILE = "</svg><script>alert(1)</script>\"'&\x00\u202e"
 TIMES = Times(
     seconds=178.4, tokens_per_second=21_830, resumed_at=0, peak_gib=1.21, processor="<i>A processor</i>", processes=2,
@@ -235,6 +239,19 @@ def test_the_same_files_give_the_same_bytes_in_any_process(tmp_path: Path) -> No
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=surroundings)
         digests.add(done.stdout)
     assert len(digests) == 1
+
+
+@pytest.mark.golden
+def test_the_bytes_of_a_version_stay_what_they_are(tmp_path: Path) -> None:
+    material = two_domains().material(tmp_path)
+    drawn = page(Report(), material) + plots.training(material.log) + plots.development(material, 12)
+    made = {"version": Component.of("components.report").version, "sha256": hashlib.sha256(drawn.encode()).hexdigest()}
+    known = json.loads(GOLDEN.read_bytes()) if GOLDEN.exists() else {}
+    if os.environ.get("CAIRN_WRITE_GOLDENS") and made["version"] != known.get("version"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_bytes(readable(made))
+        return
+    assert made == known, "raise the version in components/report/metadata.yaml, then run `make goldens`"
 
 
 def test_it_loads_nothing_heavy() -> None:

@@ -1,0 +1,81 @@
+"""The head of the page: what the model is, the key figures, and the place for time, speed and machine."""
+
+import math
+
+from cairn.progress import duration
+from components.report import scores
+from components.report.markup import Markup, breakable, tag
+from components.report.material import Material
+from components.report.slots import slot
+from components.report.svg import scientific
+from components.report.times import Times
+from components.report.wording import bits, plural, short, spelled, whole
+
+
+def header(material: Material) -> Markup:
+    """The head of the page."""
+    manifest, shape = material.manifest, material.manifest.model
+    what, score = scores.headline(material.scores)
+    first = scores.best(score)
+    train = material.tokens.count("train")
+    passes = f"{manifest.tokens_seen / train:.2g} passes over {short(train)}" if train else ""
+    interval = f"95 % interval {bits(score.low)} – {bits(score.high)}" if math.isfinite(score.low) else ""
+    beside = f"best compressor {bits(first[1])}, {scores.compressor(first[0])}" if first else "no compressor beside it"
+    return tag(
+        "header",
+        tag("p", "Pre-training report", class_="kicker"),
+        tag("h1", breakable(material.name), class_="long" if len(material.name) > 48 else None),
+        tag(
+            "p",
+            f"A base language model of {spelled(manifest.parameters)} parameters, trained from scratch on "
+            f"{spelled(manifest.tokens_seen)} tokens.",
+            class_="lead",
+        ),
+        tag(
+            "dl",
+            _figure("Bits per byte", bits(score.bits_per_byte), [what, interval, beside], "first"),
+            _figure(
+                "Parameters",
+                short(manifest.parameters),
+                [f"{plural(shape.layers, 'layer')} of width {whole(shape.width)}", material.architecture],
+            ),
+            _figure("Tokens seen", short(manifest.tokens_seen), [passes]),
+            _figure(
+                "Compute",
+                scientific(6.0 * manifest.parameters * manifest.tokens_seen),
+                ["FLOP, as 6 × parameters × tokens"],
+            ),
+            class_="figures",
+        ),
+        slot(
+            "times",
+            "Time, speed and machine are not on this page: it is an artifact, named by its digest, and the same "
+            "run has the same page. They are in the attestation of the training run; ",
+            tag("code", "cairn report"),
+            " shows them here.",
+        ),
+    )
+
+
+def machine(times: Times | None) -> Markup:
+    """What an attestation tells of the run."""
+    if times is None:
+        said = (
+            "The store holds no attestation of this training run that a trusted key signed, so its time is not known."
+        )
+        return tag("p", said, class_="times")
+    since = f"from step {whole(times.resumed_at)}, where it was resumed" if times.resumed_at else "of training"
+    many = f"{plural(times.processes, 'process', 'processes')}, {plural(times.threads, 'thread')} each"
+    code = f"code {times.commit[:12]}" + (", with changes" if times.changed else "") if times.commit else ""
+    return tag(
+        "dl",
+        _figure("Time", duration(times.seconds), [since, f"done {times.finished[:16].replace('T', ' ')} UTC"]),
+        _figure("Speed", short(times.tokens_per_second), ["tokens per second"]),
+        _figure("Machine", times.processor, [many, f"{times.peak_gib:.2f} GiB at most", code], "words"),
+        class_="figures",
+    )
+
+
+def _figure(name: str, value: str, notes: list[str], class_: str | None = None) -> Markup:
+    told = [tag("dd", note, class_="note") for note in notes if note]
+    return tag("div", tag("dt", name), tag("dd", value, class_="value"), *told, class_=class_)

@@ -1,0 +1,138 @@
+"""`cairn config`: shown with origins, changed without loss, explained."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cairn.recipe
+from cairn.reference import keys
+from components.recipe import Recipe
+from tests.cli.conftest import Cairn
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (ROOT / "recipes" / "tiny.yaml").read_text()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project of the default recipe."""
+    (tmp_path / "params.yaml").write_text(TINY)
+    return tmp_path
+
+
+def line_of(text: str) -> int:
+    return TINY[: TINY.index(text)].count("\n") + 1
+
+
+def test_show_has_every_key_with_its_value_and_where_it_is_from(cairn: Cairn, folder: Path) -> None:
+    said = json.loads(cairn("config", "show", "--json", at=folder).out)
+    assert said["pretrain.steps"] == {"value": 1900, "from": f"params.yaml:{line_of('  steps: 1900')}"}
+    assert said["pretrain.optimizer.betas"] == {"value": [0.9, 0.95], "from": "default"}
+    assert said["snapshot.sources.1.kind"]["value"] == "prose"
+    recipe = cairn_recipe(folder)
+    assert len(said) == len(list(leaves(recipe.model_dump(mode="json"))))
+
+
+def test_show_takes_the_end_of_a_name(cairn: Cairn, folder: Path) -> None:
+    said = cairn("config", "show", "schedule", at=folder)
+    lines = [line.split() for line in said.out.splitlines()]
+    assert lines[0] == ["key", "value", "from"]
+    assert [line[0] for line in lines[1:]] == [f"pretrain.schedule.{key}" for key in ("warmup", "decay", "final")]
+    assert lines[3][1:] == ["0.0", "default"]
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "after"),
+    [
+        ("pretrain.steps=7", "  steps: 1900\n", "  steps: 7\n"),
+        ("pretrain.optimizer.lr=3e-4", "    lr: 0.016\n", "    lr: 3e-4\n"),
+        ("ingest.gopher.min_words=5", "    min_words: null\n", "    min_words: 5\n"),
+        ("evaluate.ppmd_orders=[5, 6]", "  ppmd_orders: [5, 6, 8, 12]\n", "  ppmd_orders: [5, 6]\n"),
+        ("snapshot.sources.1.domain=help", "      domain: text\n", "      domain: help\n"),
+        ("pretrain.mode=fast", "  evaluate_every: 250\n\nexport", "  evaluate_every: 250\n  mode: fast\n\nexport"),
+    ],
+)
+def test_set_changes_one_place_and_nothing_else(
+    cairn: Cairn, folder: Path, change: str, before: str, after: str
+) -> None:
+    assert TINY.count(before) == 1
+    assert cairn("config", "set", change, at=folder).code == 0
+    assert (folder / "params.yaml").read_text() == TINY.replace(before, after)
+
+
+def test_set_says_what_changed_and_a_dry_run_changes_nothing(cairn: Cairn, folder: Path) -> None:
+    said = cairn("config", "set", "pretrain.steps=7", "pretrain.clip=1.0", "--dry-run", at=folder)
+    assert said.out == "pretrain.steps: 1900 → 7\n"
+    assert (folder / "params.yaml").read_text() == TINY
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pretrain.stepps=7", "override 'pretrain.stepps=7': pretrain.stepps: unknown key; did you mean 'steps'?"),
+        ("pretrain.steps=0", "override 'pretrain.steps=0': pretrain.steps: input should be greater than 0 (got 0)"),
+        ("pretrain.batch=6", "params.yaml:"),
+        ("pretrain.steps", "override 'pretrain.steps': write it as section.key=value"),
+        ("pretrain.steps=[", "override 'pretrain.steps=[':1: not valid YAML"),
+    ],
+)
+def test_what_is_no_recipe_is_not_written(cairn: Cairn, folder: Path, change: str, message: str) -> None:
+    said = cairn("config", "set", change, at=folder)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {message}")
+    assert said.err.count("\n") == 1
+    assert (folder / "params.yaml").read_text() == TINY
+
+
+def test_explain_tells_meaning_type_bounds_default_value_and_paper(cairn: Cairn, folder: Path) -> None:
+    said = json.loads(cairn("config", "explain", "weight_decay", "--json", at=folder).out)
+    assert said["key"] == "pretrain.optimizer.weight_decay"
+    assert said["meaning"].startswith("For the matrices of the blocks only")
+    assert (said["type"], said["bounds"], said["default"], said["required"]) == ("number", "≥ 0", 0.1, False)
+    assert said["papers"] == ["https://arxiv.org/abs/2501.00656"]
+    shown = cairn("config", "explain", "pretrain.steps", at=folder).out
+    assert "Optimizer steps." in shown
+    assert "none: it must be in the recipe" in shown
+    assert f"1900 (params.yaml:{line_of('  steps: 1900')})" in shown
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("seed", "seed: which of ingest.split.seed, pretrain.seed, evaluate.seed?"),
+        (
+            "pretrain.optimiser.lr",
+            "pretrain.optimiser.lr: no such key of the recipe: did you mean pretrain.optimizer.lr?",
+        ),
+        ("xyzzy", "xyzzy: no such key of the recipe: `cairn config show` lists them"),
+    ],
+)
+def test_a_key_that_is_not_there_is_told_with_the_nearest(cairn: Cairn, folder: Path, key: str, message: str) -> None:
+    said = cairn("config", "explain", key, at=folder)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {message}")
+    assert said.err.count("\n") == 1
+
+
+def test_explain_works_where_the_recipe_is_broken_or_not_there(cairn: Cairn, folder: Path) -> None:
+    (folder / "params.yaml").write_text("pretrain: {steps: many}\n")
+    assert "Optimizer steps." in cairn("config", "explain", "pretrain.steps", at=folder).out
+    (folder / "params.yaml").unlink()
+    assert "Optimizer steps." in cairn("config", "explain", "pretrain.steps", at=folder).out
+
+
+def test_every_key_says_what_it_means() -> None:
+    assert [key.name for key in keys(Recipe) if not key.meaning] == []
+
+
+def cairn_recipe(folder: Path) -> Recipe:
+    return cairn.recipe.load(Recipe, folder / "params.yaml")
+
+
+def leaves(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return [leaf for inner in value.values() for leaf in leaves(inner)]
+    if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        return [leaf for inner in value for leaf in leaves(inner)]
+    return [value]

@@ -1,0 +1,181 @@
+"""`cairn status`: what a run would do and why, without running anything."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cairn.lineage import environment
+from pipelines.stages import NAMES, stages
+from tests.cli.conftest import Cairn, Said
+from tests.pipelines.project import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def states(said: Said) -> dict[str, str]:
+    assert said.code == 0, said.err
+    return {one["stage"]: one["state"] for one in json.loads(said.out)["stages"]}
+
+
+def reasons(said: Said) -> dict[str, list[str]]:
+    """Stage to the lines that stand beside it."""
+    found: dict[str, list[str]] = {}
+    for line in said.out.splitlines()[1:]:
+        if not line:
+            break
+        name = line[:8].strip() or next(reversed(found))
+        found.setdefault(name, []).append(line[8:].strip().split("  ")[-1].strip())
+    return found
+
+
+def test_after_a_run_everything_is_up_to_date(cairn: Cairn, built: Project) -> None:
+    said = cairn("status", "--json", at=built.root)
+    assert states(said) == dict.fromkeys(NAMES, "up to date")
+    shown = cairn("status", at=built.root).out
+    assert "`cairn run` would make" not in shown
+    digest = built.digests()["model"]
+    assert f"model {str(digest)[:12]}" in shown
+
+
+def test_it_loads_nothing_heavy_and_reads_an_artifact_once(built: Project, tmp_path: Path) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    program = (
+        "import sys; from cairn.cli.main import enter; enter(['status', '--json'])\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'pyarrow', 'dvc', 'kfp', 'wandb'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-c", program]
+    first = subprocess.run(command, cwd=project.root, env=surroundings, capture_output=True, text=True, check=True)
+    model = project.root / "artifacts" / "model" / "model.safetensors"
+    stat = model.stat()
+    # Size, inode and time stay, so it is taken for unchanged: status is for looking, the runner reads the bytes.
+    with open(model, "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\1\2\3\4")
+    os.utime(model, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = subprocess.run(command, cwd=project.root, env=surroundings, capture_output=True, text=True, check=True)
+    assert first.stdout == second.stdout
+    os.utime(model)
+    third = subprocess.run(command, cwd=project.root, env=surroundings, capture_output=True, text=True, check=True)
+    assert first.stdout != third.stdout
+
+
+def test_a_changed_key_is_named_with_both_values_and_what_follows_waits(cairn: Cairn, built: Project) -> None:
+    said = cairn("status", "pretrain.clip=0.5", "pretrain.optimizer.betas=[0.9, 0.99]", at=built.root)
+    told = reasons(said)
+    assert told["pretrain"] == ["pretrain.optimizer.betas: [0.9, 0.95] → [0.9, 0.99]", "pretrain.clip: 1.0 → 0.5"]
+    assert told["export"] == ["comes after pretrain (stale)"]
+    assert told["tokenize"][0].startswith("tokenizer ")
+    assert "`cairn run` would make: pretrain, export, evaluate, report" in said.out
+
+
+def test_another_source_is_told_before_anything_is_read(cairn: Cairn, built: Project) -> None:
+    said = cairn("status", "snapshot.sources.0.domain=hills", at=built.root)
+    assert reasons(said)["snapshot"] == ["snapshot.sources.0.domain: walks → hills"]
+    assert states(cairn("status", "snapshot.sources.0.domain=hills", "--json", at=built.root))["ingest"] == "stale"
+
+
+def test_bytes_that_were_changed_by_hand_are_seen(cairn: Cairn, copy: Project) -> None:
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    scores = copy.root / "artifacts" / "scores" / "scores.json"
+    scores.write_text(scores.read_text().replace("0.4", "0.3"))
+    told = reasons(cairn("status", at=copy.root))
+    assert told["evaluate"][0].startswith("scores was changed: ")
+    assert told["report"] == ["comes after evaluate (stale)", told["report"][1]]
+
+
+def test_what_is_gone_is_in_the_store_or_is_missing(cairn: Cairn, copy: Project) -> None:
+    shutil.rmtree(copy.root / "artifacts" / "documents")
+    found = states(cairn("status", "--json", at=copy.root))
+    assert found == {**dict.fromkeys(NAMES, "up to date"), "ingest": "in the store"}
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    said = cairn("status", at=copy.root)
+    assert "is neither here nor in the store" in reasons(said)["ingest"][0]
+    assert reasons(said)["tokenize"] == ["comes after ingest (missing)"]
+
+
+def test_a_raised_version_and_another_package_are_told(
+    cairn: Cairn, copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = copy.root / "components" / "export" / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("version: ", "version: 9", 1))
+    real = environment.package_version
+    monkeypatch.setattr(environment, "ROOT", copy.root)
+    monkeypatch.setattr(environment, "package_version", lambda name: "9.9" if name == "tokenizers" else real(name))
+    stages.cache_clear()
+    try:
+        told = reasons(cairn("status", at=copy.root))
+    finally:
+        stages.cache_clear()
+    assert told["export"][-1].startswith("version 0.")
+    assert told["export"][-1].endswith("→ 90.1.0")
+    assert told["tokenize"] == [f"tokenizers {real('tokenizers')} → 9.9"]
+
+
+def test_what_nobody_trusted_signed_is_not_up_to_date(
+    cairn: Cairn, built: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "somebody else"))
+    said = cairn("status", at=built.root)
+    assert reasons(said)["evaluate"][-1] == "scores: no trusted attestation says how it was made"
+    assert "signed by no trusted key" in said.err
+
+
+def test_a_lock_file_that_is_none_is_told(cairn: Cairn, copy: Project) -> None:
+    (copy.root / "sources.lock.json").write_text("{}")
+    said = cairn("status", at=copy.root)
+    assert "sources.lock.json: not a lock file of sources" in said.out
+
+
+def test_an_old_dvc_yaml_is_told(cairn: Cairn, copy: Project) -> None:
+    path = copy.root / "dvc.yaml"
+    path.write_text(path.read_text().replace("--for-version 0.", "--for-version 7."))
+    assert "dvc.yaml is not what the stages say: `cairn dag --write`" in cairn("status", at=copy.root).out
+
+
+@pytest.fixture
+def training(copy: Project) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
+    """A project in the middle of a long training run."""
+    process = copy.start("cairn", "run", "pretrain.steps=100000")
+    copy.wait_for_step(30)
+    yield copy, process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_run_that_goes_on_has_step_rate_and_time_left_and_a_stopped_one_its_step(
+    cairn: Cairn, training: tuple[Project, "subprocess.Popen[str]"]
+) -> None:
+    project, process = training
+    (one,) = [
+        one
+        for one in json.loads(cairn("status", "--json", at=project.root).out)["stages"]
+        if one["stage"] == "pretrain"
+    ]
+    assert one["state"] == "running"
+    work = one["work"]
+    assert 30 <= work["done"] < work["total"] == 100_000
+    assert work["rate"] > 0
+    assert work["left"] == pytest.approx((work["total"] - work["done"]) / work["rate"])
+    assert work["key"] != one["key"]
+    shown = reasons(cairn("status", at=project.root))["pretrain"][0]
+    assert "tokens/s, loss " in shown
+    assert f"with another recipe than the one in force, process {work['process']}" in shown
+
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    stopped = cairn("status", "pretrain.steps=100000", at=project.root)
+    assert "interrupted" in stopped.out
+    assert "of 100,000 steps" in reasons(stopped)["pretrain"][0]
+    assert "`cairn run` goes on from there" in reasons(stopped)["pretrain"][0]
+    assert states(cairn("status", "--json", at=project.root))["pretrain"] == "up to date"
