@@ -117,7 +117,7 @@ def test_a_raised_version_and_another_package_are_told(
     finally:
         stages.cache_clear()
     assert told["export"][-1].startswith("version 0.")
-    assert told["export"][-1].endswith("→ 90.1.0")
+    assert "→ 90." in told["export"][-1]
     assert told["tokenize"] == [f"tokenizers {real('tokenizers')} → 9.9"]
 
 
