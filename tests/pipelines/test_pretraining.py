@@ -1,9 +1,6 @@
 """The compiled pipeline: what is kept in the repository, its edges, its machines."""
 
 import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,14 +171,6 @@ def test_cairn_pipeline_compile_prints_the_pipeline(capsys: pytest.CaptureFixtur
     printed = capsys.readouterr()
     assert printed.out == COMPILED.read_text()
     assert "placeholders" in printed.err
-
-
-def test_compiling_takes_less_than_three_seconds() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-c", "from cairn.cli.main import main; main()", "pipeline", "compile"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == COMPILED.read_text()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
 
 
 def test_cairn_pipeline_compile_writes_what_a_profile_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
