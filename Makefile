@@ -20,8 +20,8 @@ help:
 	@echo "make lint       ruff, mypy, import rules"
 	@echo "make bench      measure; each script ends with one JSON line"
 	@echo "make goldens    write the golden digests anew (raise the component's version first)"
-	@echo "make docs       write the pages that follow from the code, and the site if mkdocs is there"
-	@echo "make lock       resolve the dependencies again"
+	@echo "make docs       write the pages that follow from the code, and the site"
+	@echo "make lock       resolve the dependencies again (UPGRADE=1: at their newest versions)"
 	@echo "TORCH=cuda      use the CUDA build of torch"
 
 setup: $(INSTALLED)
@@ -61,9 +61,8 @@ goldens: setup
 
 docs: setup
 	@python tools/reference.py
-	@if python -c 'import material' 2>/dev/null; then mkdocs build --strict --quiet; \
-	else echo "the site was not built: pip install mkdocs-material"; fi
+	@mkdocs build --strict --quiet
 
 lock: setup
 	@python -m pip install --quiet uv
-	@python tools/lock.py
+	@python tools/lock.py $(if $(UPGRADE),--upgrade)

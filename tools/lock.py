@@ -4,7 +4,8 @@ Torch stands apart because its build decides bits: the CPU wheel and the CUDA wh
 are different programs under one version number. The locks hold hashes and no index address, so they install from
 whatever index the machine is set up for.
 
-A lock is resolved for every platform at once (`uv pip compile --universal`). The CPU build of torch for Linux is not
+A lock is resolved for every platform at once (`uv pip compile --universal`), at the versions of the earlier lock where
+they still fit; with `--upgrade`, at the newest. The CPU build of torch for Linux is not
 on the public index: its hash is taken from wheels found in the `PIP_FIND_LINKS` folders, and only for the Python
 versions found there; entries of an earlier lock are kept.
 """
@@ -22,9 +23,12 @@ HASH = re.compile(r"sha256:([0-9a-f]{64})")
 HEADER = "# Written by `make lock`. Do not edit.\n"
 
 
-def resolve() -> dict[str, str]:
+def resolve(upgrade: bool) -> dict[str, str]:
     """Resolve everything with the public torch build: requirement name to its block of lines."""
-    command = ["uv", "pip", "compile", "pyproject.toml", "--extra", "dev", "--universal", "--python-version", "3.11"]
+    command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11"]
+    command += ["--extra", "dev", "--extra", "docs"]
+    for name in () if upgrade else ("requirements.lock", "requirements.torch-cuda.lock"):
+        command += ["--constraint", name]
     command += [
         "--generate-hashes",
         "--no-emit-index-url",
@@ -55,7 +59,7 @@ def pinned(requirement: str, hashes: set[str]) -> str:
 
 
 def main() -> int:
-    blocks = resolve()
+    blocks = resolve(upgrade="--upgrade" in sys.argv[1:])
     cuda = {name: block for name, block in blocks.items() if name == "torch" or CUDA_ONLY.match(name)}
     rest = [block for name, block in blocks.items() if name not in cuda]
     (ROOT / "requirements.lock").write_text(HEADER + "".join(rest))
