@@ -61,7 +61,7 @@ goldens: setup
 
 docs: setup
 	@python tools/reference.py
-	@mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lock: setup
 	@python -m pip install --quiet uv
