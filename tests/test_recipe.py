@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cairn.errors import RecipeError
 from cairn.recipe import Section, load
+from cairn.version import installed
 
 
 class Optimizer(Section):
@@ -89,6 +90,25 @@ def test_a_fault_is_told_by_file_line_and_key(tmp_path: Path, text: str, message
     told = refused(tmp_path, text)
     assert told.startswith(message)
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("written_for", "message"),
+    [
+        ("99.0", "params.yaml:2: cairn: written for Cairn 99.0, but "),
+        ("0.1", "params.yaml:2: cairn: write the version of Cairn as "),
+        ("[1]", "params.yaml:2: cairn: write the version of Cairn as "),
+        ("latest", "params.yaml:2: cairn: write the version of Cairn as "),
+    ],
+)
+def test_a_newer_cairn_is_asked_for_before_any_key_is_looked_at(tmp_path: Path, written_for: str, message: str) -> None:
+    quoted = f'"{written_for}"' if written_for == "99.0" else written_for
+    assert refused(tmp_path, f"# A recipe.\ncairn: {quoted}\nunheard_of: 1\n").startswith(message)
+
+
+def test_a_recipe_for_this_cairn_or_an_older_one_is_read(tmp_path: Path) -> None:
+    for version in ("0.0.1", installed()):
+        assert read(tmp_path, f"cairn: {version}\npretrain: {{steps: 4}}\n").pretrain.steps == 4
 
 
 def test_several_faults_are_counted(tmp_path: Path) -> None:

@@ -314,4 +314,5 @@ def maker(store: Store, digest: str) -> Attestation | None:
             found.append(verify(envelope, keys))
         except AttestationError:
             continue
-    return max((one for one in found if digest in one.outputs.values()), key=lambda one: one.finished, default=None)
+    runs = [one for one in found if digest in one.outputs.values() and one._definition["buildType"] == BUILD_TYPE]
+    return max(runs, key=lambda one: one.finished, default=None)

@@ -16,6 +16,7 @@ from cairn.lineage.attestation import (
     key_id,
     made,
     made_under,
+    maker,
     publish,
     sign,
     signing_key,
@@ -118,3 +119,34 @@ def test_an_attestation_is_found_by_stage_key_and_by_what_was_made(store: Store)
     assert list(made(store, "f" * 64)) == []
     shutil.rmtree(Path(store.url, "attestations"))
     assert list(made_under(store, "k" * 64)) == []
+
+
+def run_of(digest: str, finished: str) -> dict[str, object]:
+    """The statement of a run of ingest."""
+    return statement(
+        outputs=[Resource("documents", digest)],
+        dependencies=[Resource("sources", "5" * 64), Resource("cairn", "c" * 64, annotations={"commit": "abc"})],
+        parameters={"component": "ingest", "version": "0.1.0", "section": {"seed": 1}},
+        internal={"stageKey": "k" * 64, "packages": {"orjson": "3"}, "facts": {"seconds": 7}},
+        run={"finishedOn": finished},
+        builder={"id": "urn:cairn:runner"},
+    )
+
+
+def test_the_newest_trusted_run_is_what_made_an_artifact(store: Store, own_home: Path) -> None:
+    wanted = "d" * 64
+    assert maker(store, wanted) is None
+    assert not own_home.exists(), "nothing was to be checked, so no key was made"
+    key = signing_key()
+    for finished in ("2026-01-02T00:00:00+00:00", "2026-01-03T00:00:00+00:00", "2026-01-01T00:00:00+00:00"):
+        publish(store, sign(run_of(wanted, finished), key), [wanted], "k" * 64)
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    publish(store, sign(run_of(wanted, "2026-01-04T00:00:00+00:00"), stranger), [wanted], "k" * 64)
+    # Put under the digest by somebody, although it is about another artifact.
+    publish(store, sign(run_of("e" * 64, "2026-01-05T00:00:00+00:00"), key), [wanted], "k" * 64)
+    found = maker(store, wanted)
+    assert found is not None
+    assert found.finished == "2026-01-03T00:00:00+00:00"
+    assert (found.component, found.version, found.section) == ("ingest", "0.1.0", {"seed": 1})
+    assert (found.stage_key, found.packages, found.facts) == ("k" * 64, {"orjson": "3"}, {"seconds": 7})
+    assert (found.code.sha256, found.code.commit, found.code.dirty) == ("c" * 64, "abc", False)
