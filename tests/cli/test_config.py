@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import cairn.recipe
 from cairn.reference import keys
@@ -12,6 +13,7 @@ from tests.cli.conftest import Cairn
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (ROOT / "recipes" / "tiny.yaml").read_text()
+STEPS = YAML(typ="safe").load(TINY)["pretrain"]["steps"]
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def line_of(text: str) -> int:
 
 def test_show_has_every_key_with_its_value_and_where_it_is_from(cairn: Cairn, folder: Path) -> None:
     said = json.loads(cairn("config", "show", "--json", at=folder).out)
-    assert said["pretrain.steps"] == {"value": 1900, "from": f"params.yaml:{line_of('  steps: 1900')}"}
+    assert said["pretrain.steps"] == {"value": STEPS, "from": f"params.yaml:{line_of(f'  steps: {STEPS}')}"}
     assert said["pretrain.optimizer.betas"] == {"value": [0.9, 0.95], "from": "default"}
     assert said["snapshot.sources.1.kind"]["value"] == "prose"
     recipe = cairn_recipe(folder)
@@ -45,7 +47,7 @@ def test_show_takes_the_end_of_a_name(cairn: Cairn, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "before", "after"),
     [
-        ("pretrain.steps=7", "  steps: 1900\n", "  steps: 7\n"),
+        ("pretrain.steps=7", f"  steps: {STEPS}\n", "  steps: 7\n"),
         ("pretrain.optimizer.lr=3e-4", "    lr: 0.016\n", "    lr: 3e-4\n"),
         ("ingest.gopher.min_words=5", "    min_words: null\n", "    min_words: 5\n"),
         ("evaluate.ppmd_orders=[5, 6]", "  ppmd_orders: [5, 6, 8, 12]\n", "  ppmd_orders: [5, 6]\n"),
@@ -63,7 +65,7 @@ def test_set_changes_one_place_and_nothing_else(
 
 def test_set_says_what_changed_and_a_dry_run_changes_nothing(cairn: Cairn, folder: Path) -> None:
     said = cairn("config", "set", "pretrain.steps=7", "pretrain.clip=1.0", "--dry-run", at=folder)
-    assert said.out == "pretrain.steps: 1900 → 7\n"
+    assert said.out == f"pretrain.steps: {STEPS} → 7\n"
     assert (folder / "params.yaml").read_text() == TINY
 
 
@@ -94,7 +96,7 @@ def test_explain_tells_meaning_type_bounds_default_value_and_paper(cairn: Cairn,
     shown = cairn("config", "explain", "pretrain.steps", at=folder).out
     assert "Optimizer steps." in shown
     assert "none: it must be in the recipe" in shown
-    assert f"1900 (params.yaml:{line_of('  steps: 1900')})" in shown
+    assert f"{STEPS} (params.yaml:{line_of(f'  steps: {STEPS}')})" in shown
 
 
 @pytest.mark.parametrize(

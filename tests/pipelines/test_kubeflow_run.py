@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cairn.lineage.artifact import digest_of
+from cairn.lineage.stage import Component
 from cairn.lineage.store import read_pin_file
 from pipelines.pretraining import COMPILED
 from pipelines.stages import NAMES, place, stages
@@ -158,7 +159,7 @@ def test_a_person_reads_size_version_and_scores_at_the_artifacts(runs: Runs, bui
     manifest = json.loads((built.root / "artifacts/checkpoint/checkpoint.json").read_text())
     model = properties("export", "model")
     assert model["digest"] == built.digests()["model"]
-    assert model["version"] == "0.1.0"
+    assert model["version"] == Component.of("components.export").version
     assert model["bytes"] == sum(path.stat().st_size for path in (built.root / "artifacts/model").iterdir())
     assert (model["parameters"], model["tokens_seen"]) == (manifest["parameters"], manifest["tokens_seen"])
     scores = json.loads((built.root / "artifacts/scores/scores.json").read_text())["bits_per_byte"]["walks"]
