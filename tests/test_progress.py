@@ -7,13 +7,15 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from cairn import progress as shown
 from cairn.progress import RELAYED, pass_on, progress, relayed
+
+END = "that was all"
 
 
 @contextmanager
@@ -39,8 +41,12 @@ def colourful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drawn(reading: int) -> list[str]:
     """What was drawn, one entry for each time that the line was taken back."""
-    sys.stderr.flush()
-    return os.read(reading, 1 << 16).decode().split("\r\x1b[K")
+    print(END, end="", file=sys.stderr, flush=True)
+    data = b""
+    while not data.endswith(END.encode()):  # a terminal hands on what is written in pieces, and in its own time
+        with suppress(BlockingIOError):
+            data += os.read(reading, 1 << 16)
+    return data.decode().removesuffix(END).split("\r\x1b[K")
 
 
 def work(total: int = 200, note: str | None = None, **settings: Any) -> None:
