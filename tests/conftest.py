@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import hypothesis
 import pytest
 from hypothesis import settings
@@ -88,3 +89,5 @@ def s3() -> Iterator[str]:
         server.wait()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+        # fsspec keeps a file system for every set of arguments, and the server's address is not among them.
+        fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -56,7 +56,7 @@ def compare(
         show(shown)
     elif not unknown:
         print("made alike: the same recipe, versions, packages, code and bytes")
-    print("\nbits per byte on held-out text; lower is better; 95 % intervals")
+    print("\nbits per byte with 95 % intervals, lower is better (and how many documents both scored)")
     show(_table(rows, first, second))
     if scores[0].setting != scores[1].setting:
         print(f"scored differently, so not comparable as they are: {scores[0].setting} and {scores[1].setting}")
@@ -65,18 +65,18 @@ def compare(
 def _table(rows: "list[Row]", first: str, second: str) -> Any:
     from rich.text import Text
 
-    shown = table("domain", "set", f"{first}>", f"{second}>", "difference>", "documents>", "")
+    shown = table("held-out text", f"{first}>", f"{second}>", "difference>", f"{second} is")
     styles = {"better": "green", "worse": "red"}
     for row in rows:
-        difference = "" if row.difference is None else f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
-        verdict = Text(f"{second} is {row.verdict}" if row.verdict in styles else row.verdict)
-        verdict.stylize(styles.get(row.verdict, "dim"))
-        cells = (_cell(row.first), _cell(row.second), difference, str(row.documents))
-        shown.add_row(row.domain, row.set, *cells, verdict)
+        difference = "" if row.difference is None else f"{row.difference:+.4f} [{row.low:+.3f}, {row.high:+.3f}]"
+        text = f"{row.domain} {row.set} ({row.documents:,})"
+        shown.add_row(
+            text, _cell(row.first), _cell(row.second), difference, Text(row.verdict, styles.get(row.verdict, "dim"))
+        )
     return shown
 
 
 def _cell(score: "Mapping[str, Any]") -> str:
     if not score.get("documents"):
         return "no documents"
-    return f"{score['bits_per_byte']:.4f} [{score['low']:.4f}, {score['high']:.4f}]"
+    return f"{score['bits_per_byte']:.4f} [{score['low']:.3f}, {score['high']:.3f}]"

@@ -4,10 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,8 +31,17 @@ DVC_CONFIG = """\
 DVC_GITIGNORE = ("/config.local", "/tmp", "/cache")
 
 
+def _known(incomplete: str = "") -> list[str]:
+    """Names of recipes that begin so."""
+    from cairn.lineage.environment import ROOT
+
+    return sorted(path.stem for path in (ROOT / "recipes").glob(f"{incomplete}*.yaml"))
+
+
 def init(
-    recipe: Annotated[str, typer.Option("--recipe", help="Which recipe to begin with.")] = "tiny",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Which recipe to begin with.", autocompletion=_known)
+    ] = "tiny",
     text: Annotated[
         list[str] | None,
         typer.Option("--text", help="Your own text: a file, folder, glob or URL. May be given several times."),
@@ -59,7 +68,8 @@ def init(
     with ExitStack() as all_or_none:
         for path, said in files.items():
             all_or_none.enter_context(written_aside(path)).write_text(said, encoding="utf-8")
-    print(f"{', '.join(str(path) for path in files)} written")
+    others = f" and {len(files) - 2} settings of DVC and Git" if len(files) > 2 else ""
+    print(f"{RECIPE}, dvc.yaml{others} written")
     print(
         "next: `cairn doctor` looks whether everything is there, `cairn run` makes the model"
         if text
@@ -70,11 +80,9 @@ def init(
 def _recipe(name: str) -> str:
     from cairn.lineage.environment import ROOT
 
-    folder = ROOT / "recipes"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in known:
-        raise RecipeError(f"--recipe {name}: no such recipe; there are {', '.join(known)}")
-    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    if name not in _known():
+        raise RecipeError(f"--recipe {name}: no such recipe; there are {', '.join(_known())}")
+    return (ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
@@ -152,10 +160,3 @@ def _git_init() -> bool:
         return False
     subprocess.run(["git", "init", "--quiet"], check=True)
     return True
-
-
-def recipes() -> Iterator[Any]:
-    """Names of the recipes, for completion."""
-    from cairn.lineage.environment import ROOT
-
-    yield from sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

@@ -58,7 +58,7 @@ class Row:
         """What the interval allows to say of the second. It covers the choice of documents, not training's seed."""
         if self.low is None or self.high is None:
             return "no common documents"
-        return "better" if self.high < 0 else "worse" if self.low > 0 else "no clear difference"
+        return "better" if self.high < 0 else "worse" if self.low > 0 else "not clearly different"
 
 
 def read_scores(folder: Path) -> Scores:

@@ -53,10 +53,10 @@ def test_chance_is_no_difference_and_the_same_bits_are_none(cairn: Cairn, tmp_pa
     second = {name: value + chance.uniform(-20, 20) for name, value in first.items()}
     one, other = write_scores(tmp_path / "one", first), write_scores(tmp_path / "other", second)
     assert rows(cairn("compare", str(one), str(other), "--json", at=tmp_path).out)["notes naive"]["verdict"] == (
-        "no clear difference"
+        "not clearly different"
     )
     shown = cairn("compare", str(one), str(one), at=tmp_path).out
-    assert "+0.0000 [+0.0000, +0.0000]" in shown
+    assert "+0.0000 [+0.000, +0.000]" in shown
     assert "no trusted attestation says how it was made" in shown
 
 
