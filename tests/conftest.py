@@ -1,6 +1,7 @@
 """Fixtures that every test may use. No test touches the user's keys, caches or network."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-import hypothesis
 import pytest
 from hypothesis import settings
 
@@ -21,10 +21,6 @@ from tests.pipelines.project import Project
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# An example may take long where others use the machine too.
-hypothesis.settings.register_profile("cairn", deadline=None)
-hypothesis.settings.load_profile("cairn")
-
 # How long an example takes says how busy the machine is.
 settings.register_profile("cairn", deadline=None)
 settings.load_profile("cairn")
@@ -52,6 +48,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     assert project.ran(printed) == [name for name in NAMES if name != "snapshot"]
     project.commit("What made the model")
     return project
+
+
+@pytest.fixture
+def copy(built: Project, tmp_path: Path) -> Project:
+    """A copy of the built project that a test may change."""
+    shutil.copytree(built.root, tmp_path / "copy", symlinks=True)
+    return Project(tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

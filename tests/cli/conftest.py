@@ -1,7 +1,6 @@
 """How these tests type: in this process, which spares the start of Python for every line."""
 
 import io
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import pytest
 
 from cairn.cli.main import enter
 from cairn.errors import guard
-from tests.pipelines.project import Project
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,3 @@ def cairn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
         return Said(code, printed.out, printed.err)
 
     return type_in
-
-
-@pytest.fixture
-def copy(built: Project, tmp_path: Path) -> Project:
-    """A copy of the built project that a test may change."""
-    shutil.copytree(built.root, tmp_path / "copy", symlinks=True)
-    return Project(tmp_path / "copy")

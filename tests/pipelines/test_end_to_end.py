@@ -18,13 +18,6 @@ from pipelines.stages import NAMES
 from tests.pipelines.project import ARTIFACTS, Project
 
 
-@pytest.fixture
-def copy(built: Project, tmp_path: Path) -> Project:
-    """A copy of the built project that a test may change."""
-    shutil.copytree(built.root, tmp_path / "copy", symlinks=True)
-    return Project(tmp_path / "copy")
-
-
 def test_the_model_loads_and_continues_text(built: Project) -> None:
     program = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -94,13 +87,13 @@ def test_a_changed_training_parameter_runs_training_and_what_follows_and_back_ag
     assert copy.digests() == before
 
 
-def test_what_was_pushed_is_pulled_in_a_clone_and_is_up_to_date_there(built: Project, tmp_path: Path) -> None:
-    built.run("dvc", "push")
+def test_what_was_pushed_is_pulled_in_a_clone_and_is_up_to_date_there(copy: Project, tmp_path: Path) -> None:
+    copy.run("dvc", "push")
     clone = Project(tmp_path / "clone")
-    built.git("clone", "-q", str(built.root), str(clone.root))
-    clone.run("dvc", "remote", "modify", "--local", "store", "url", str(built.root / ".cairn" / "store"))
+    copy.git("clone", "-q", str(copy.root), str(clone.root))
+    clone.run("dvc", "remote", "modify", "--local", "store", "url", str(copy.root / ".cairn" / "store"))
     clone.run("dvc", "pull")
-    assert clone.digests() == built.digests()
+    assert clone.digests() == copy.digests()
     assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
     printed = clone.run("cairn", "run")
     assert clone.ran(printed) == []

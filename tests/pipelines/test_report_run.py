@@ -50,17 +50,17 @@ def test_the_samples_on_the_page_are_those_of_the_scores(built: Project) -> None
     assert shown == [sample["prompt"] + sample["continuation"] for sample in samples]
 
 
-def test_the_commands_on_the_page_give_the_model(built: Project, tmp_path: Path) -> None:
-    blocks = [element.raw for element in Page(report(built)).root.all("pre", "code")]
+def test_the_commands_on_the_page_give_the_model(copy: Project, tmp_path: Path) -> None:
+    blocks = [element.raw for element in Page(report(copy)).root.all("pre", "code")]
     reproduce, load, fetch = blocks
-    built.run("dvc", "push")
-    digest = digest_of(built.root / "artifacts" / "model")
+    copy.run("dvc", "push")
+    digest = digest_of(copy.root / "artifacts" / "model")
     check = reproduce[reproduce.index("python - ") :]
-    assert built.run("bash", "-c", check).strip() == digest
-    assert built.run("python", "-c", load + "print(model.num_parameters())").split()[-1].isdecimal()
-    copy = tmp_path / "copy"
-    built.run("python", "-c", fetch.replace('Path("model")', f"Path({str(copy)!r})"))
-    assert digest_of(copy) == digest
+    assert copy.run("bash", "-c", check).strip() == digest
+    assert copy.run("python", "-c", load + "print(model.num_parameters())").split()[-1].isdecimal()
+    fetched = tmp_path / "fetched"
+    copy.run("python", "-c", fetch.replace('Path("model")', f"Path({str(fetched)!r})"))
+    assert digest_of(fetched) == digest
 
 
 def test_the_copy_for_a_person_has_the_times_of_the_attestation(built: Project) -> None:
