@@ -17,6 +17,7 @@ import posixpath
 import uuid
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.errors import ArtifactError, StoreError, one_line
+from cairn.errors import FULL_DISK, ArtifactError, StoreError, one_line
 from cairn.lineage.artifact import (
     CHUNK,
     Artifact,
@@ -42,7 +43,10 @@ TRANSFERS = 8  # files in flight at once
 
 @dataclass(frozen=True)
 class Store:
-    """A store at `url`; `mirrors` are further places with the same `files/` layout, read when `url` lacks an object."""
+    """A store at `url`; `mirrors` are further places with the same `files/` layout, read when `url` lacks an object.
+
+    Every method raises StoreError, naming `url`, when the store cannot be reached.
+    """
 
     url: str
     mirrors: tuple[str, ...] = field(default=())
@@ -64,15 +68,10 @@ class Store:
         """
         filesystem, path = _open_url(self.url)
         local = isinstance(filesystem, LocalFileSystem)
-        try:
-            if not (os.path.isdir(path) if local else _bucket_exists(filesystem, path)):
-                raise StoreError(
-                    f"{self.url}: no such {'folder' if local else 'bucket'}: make it, or name the right one"
-                )
-        except StoreError:
-            raise
-        except Exception as error:  # Every file system raises what its library does.
-            raise StoreError(f"{self.url}: cannot be reached: {one_line(error) or type(error).__name__}") from None
+        with _reaching(self.url):
+            there = os.path.isdir(path) if local else _bucket_exists(filesystem, path)
+        if not there:
+            raise StoreError(f"{self.url}: no such {'folder' if local else 'bucket'}: make it, or name the right one")
 
     # Artifacts
 
@@ -139,8 +138,8 @@ class Store:
             target = aside / member.path if artifact.is_directory else aside
             target.parent.mkdir(parents=True, exist_ok=True)
             sha256 = hashlib.sha256()
-            with self.open(member) as source, open(target, "wb") as copy:
-                while chunk := source.read(CHUNK):
+            with open(target, "wb") as copy:
+                for chunk in self._chunks(member):
                     sha256.update(chunk)
                     copy.write(chunk)
             if sha256.hexdigest() != member.sha256:
@@ -161,7 +160,8 @@ class Store:
         url = self.locate(member)
         if url is None:
             raise StoreError(f"{self.url}/{_address(member.md5)}: {member.path} is missing from the store")
-        return cast(BinaryIO, fsspec.open(url, "rb").open())
+        with _reaching(self.url):
+            return cast(BinaryIO, fsspec.open(url, "rb").open())
 
     def read_member(self, digest: str, path: str) -> bytes:
         """The bytes of one small file of a pinned artifact, checked by sha256.
@@ -176,8 +176,7 @@ class Store:
         member = next((one for one in members if one.path == path or not (artifact and artifact.is_directory)), None)
         if member is None:
             raise StoreError(f"{self.url}: holds no pin for {path} of {digest}")
-        with self.open(member) as source:
-            data = source.read()
+        data = b"".join(self._chunks(member))
         if hashlib.sha256(data).hexdigest() != member.sha256:
             raise StoreError(f"{self.url}/{_address(member.md5)}: holds other bytes than {path} of {digest}")
         return data
@@ -185,10 +184,10 @@ class Store:
     def locate(self, member: Member) -> str | None:
         """The URL of one file of a pinned artifact, in the store or a mirror; None when neither has it at its size."""
         for root in (self.url, *self.mirrors):
-            url = posixpath.join(root, _address(member.md5))
-            filesystem, path = _open_url(url)
-            if _size(filesystem, path) == member.size:
-                return url
+            filesystem, path = _open_url(root, _address(member.md5))
+            with _reaching(root):
+                if _size(filesystem, path) == member.size:
+                    return posixpath.join(root, _address(member.md5))
         return None
 
     # Small records
@@ -196,47 +195,51 @@ class Store:
     def read(self, key: str) -> bytes | None:
         """The bytes of a small record, or None when there is none."""
         filesystem, path = self._at(key)
-        try:
-            return cast(bytes, filesystem.cat_file(path))
-        except FileNotFoundError:
-            return None
+        with _reaching(self.url):
+            try:
+                return cast(bytes, filesystem.cat_file(path))
+            except FileNotFoundError:
+                return None
 
     def write(self, key: str, data: bytes) -> None:
         """Write a small record whole: readers see the old bytes or the new ones."""
         filesystem, path = self._at(key)
-        if isinstance(filesystem, LocalFileSystem):
-            aside = _aside(path)
-            aside.write_bytes(data)
-            os.replace(aside, path)
-        else:
-            filesystem.pipe_file(path, data)
+        with _reaching(self.url):
+            if isinstance(filesystem, LocalFileSystem):
+                aside = _aside(path)
+                aside.write_bytes(data)
+                os.replace(aside, path)
+            else:
+                filesystem.pipe_file(path, data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a small record only if there is none; False when there is. Atomic where the store can do it
         (local file systems, S3, GCS)."""
         filesystem, path = self._at(key)
-        try:
-            if isinstance(filesystem, LocalFileSystem):
-                aside = _aside(path)
-                aside.write_bytes(data)
-                try:
-                    os.link(aside, path)
-                finally:
-                    aside.unlink()
-            else:
-                filesystem.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        with _reaching(self.url):
+            try:
+                if isinstance(filesystem, LocalFileSystem):
+                    aside = _aside(path)
+                    aside.write_bytes(data)
+                    try:
+                        os.link(aside, path)
+                    finally:
+                        aside.unlink()
+                else:
+                    filesystem.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
 
     def list(self, key: str) -> list[str]:
         """Names of the records directly under `key`, sorted; none when there is no such folder."""
         filesystem, path = self._at(key)
-        try:
-            filesystem.invalidate_cache()
-            found = filesystem.ls(path, detail=False)
-        except FileNotFoundError:
-            return []
+        with _reaching(self.url):
+            try:
+                filesystem.invalidate_cache()
+                found = filesystem.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
         names = (posixpath.basename(name.rstrip("/")) for name in found)
         return sorted(name for name in names if name and not name.startswith("."))
 
@@ -265,22 +268,34 @@ class Store:
 
     def _send(self, source: Path, key: str, size: int) -> None:
         filesystem, path = self._at(key)
-        if _size(filesystem, path) == size:
-            return
-        if isinstance(filesystem, LocalFileSystem):
-            aside = _aside(path)
-            try:
-                filesystem.put_file(str(source), str(aside))
-                os.replace(aside, path)
-            finally:
-                aside.unlink(missing_ok=True)
-        else:
-            filesystem.put_file(str(source), path)
-        if _size(filesystem, path) != size:
+        with _reaching(self.url):
+            if _size(filesystem, path) == size:
+                return
+            if isinstance(filesystem, LocalFileSystem):
+                aside = _aside(path)
+                try:
+                    filesystem.put_file(str(source), str(aside))
+                    os.replace(aside, path)
+                finally:
+                    aside.unlink(missing_ok=True)
+            else:
+                filesystem.put_file(str(source), path)
+            sent = _size(filesystem, path)
+        if sent != size:
             raise StoreError(f"{self.url}/{key}: the upload of {source} was cut short or the file changed meanwhile")
 
+    def _chunks(self, member: Member) -> Iterator[bytes]:
+        """The bytes of one file of a pinned artifact."""
+        with self.open(member) as source:
+            while True:
+                with _reaching(self.url):
+                    chunk = source.read(CHUNK)
+                if not chunk:
+                    return
+                yield chunk
+
     def _at(self, key: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        return _open_url(posixpath.join(self.url, key))
+        return _open_url(self.url, key)
 
 
 def write_pin_file(path: Path, artifact: Artifact) -> None:
@@ -331,12 +346,24 @@ def _bucket_exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
     return True
 
 
-def _open_url(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Say of whatever a file system raises, at which store. What the caller expects, it catches inside the block."""
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise StoreError(f"{url}: not a store that can be opened: {one_line(error)}") from None
-    return filesystem, str(path)
+        yield
+    except Exception as error:  # Every file system raises what its library does.
+        if isinstance(error, StoreError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
+            raise  # of a full disk, `guard` knows the way out
+        raise StoreError(f"{url}: cannot be reached: {one_line(error) or type(error).__name__}") from error
+
+
+def _open_url(url: str, key: str = "") -> tuple[fsspec.AbstractFileSystem, str]:
+    with _reaching(url):
+        try:
+            filesystem, path = fsspec.core.url_to_fs(posixpath.join(url, key) if key else url)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"{url}: not a store that can be opened: {one_line(error)}") from None
+        return filesystem, str(path)
 
 
 def _aside(path: str) -> Path:

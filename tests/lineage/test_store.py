@@ -1,8 +1,11 @@
 """The store: DVC's layout, checked reads, records that are created once, pointers that are swapped."""
 
+import errno
 import hashlib
 import json
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +134,7 @@ def test_the_default_store_is_the_default_dvc_remote(tmp_path: Path, monkeypatch
 
 
 def test_a_url_of_an_unknown_kind_is_named() -> None:
-    with pytest.raises(StoreError, match="nowhere://x"):
+    with pytest.raises(StoreError, match=r"^nowhere://x: not a store that can be opened"):
         Store("nowhere://x").read("pins/1")
 
 
@@ -186,11 +189,48 @@ def test_a_store_that_is_not_there_is_said_to_be_missing(tmp_path: Path, s3: str
         Store("s3://pebbles/cairn").check()
 
 
-def test_a_store_that_is_out_of_reach_is_named(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+ASKED: dict[str, Callable[[Store, str, Path], object]] = {
+    "check": lambda store, pinned, folder: store.check(),
+    "list": lambda store, pinned, folder: store.list("stages"),
+    "read": lambda store, pinned, folder: store.read("pins/1"),
+    "write": lambda store, pinned, folder: store.write("pins/1", b"{}"),
+    "create": lambda store, pinned, folder: store.create("runs/1", b"{}"),
+    "put": lambda store, pinned, folder: store.put(folder),
+    "has": lambda store, pinned, folder: store.has(pinned),
+    "get": lambda store, pinned, folder: store.get(pinned, folder / "copy"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_store_that_is_out_of_reach_is_named_whatever_it_is_asked(
+    asked: str, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = Store(s3).put(make_tree(tmp_path / "tree")).digest
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    fsspec.filesystem("s3").clear_instance_cache()
-    with pytest.raises(StoreError, match="s3://stones/cairn: cannot be reached: Unable to locate credentials"):
-        Store(s3).check()
-    fsspec.filesystem("s3").clear_instance_cache()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    try:
+        with pytest.raises(StoreError, match=r"^s3://stones/cairn: cannot be reached: Unable to locate credentials"):
+            ASKED[asked](Store(s3), pinned, tmp_path / "tree")
+    finally:
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_a_folder_that_cannot_be_a_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="file: cannot be reached: "):
+        Store(str(tmp_path / "file")).write("pins/1", b"{}")
+    with pytest.raises(StoreError, match="file: cannot be reached: "):
+        Store(str(tmp_path / "file")).read("pins/1")
+
+
+def test_a_full_disk_under_the_store_is_not_taken_for_a_store_out_of_reach(store: Store) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            store.write("pins/1", b"{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
