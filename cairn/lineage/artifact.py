@@ -10,12 +10,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cairn.errors import ArtifactError
+from cairn.errors import FULL_DISK, ArtifactError, one_line
 
 CHUNK = 8 << 20
 
@@ -91,16 +91,37 @@ def written_aside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file at; it takes its place when the block ends without an error.
 
     The name is unique, so two processes that write the same file do not write into each other's.
+
+    Raises ArtifactError when no file can be written at `path`; of a full disk, OSError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.name or path.is_dir():
+        raise ArtifactError(f"{path}: cannot be written: is a folder: name a file")
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        yield aside
-        with open(aside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with _writing(path, aside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            with open(aside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def check_place(final: Path, beside: Path) -> None:
+    """Make sure that what is made in the folder `beside` can be moved to `final`: better told before the work than
+    after it. Leaves nothing behind. Raises ArtifactError."""
+    missing = [folder for folder in final.parents if not folder.exists()]
+    with _writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        same, writable = final.parent.stat().st_dev == beside.stat().st_dev, os.access(final.parent, os.W_OK)
+        for folder in missing:
+            with suppress(OSError):  # somebody else has put something there by now
+                folder.rmdir()
+    if not same:
+        raise ArtifactError(f"{final}: is on another file system than {beside}: only on one can it appear whole")
+    if not writable:
+        raise ArtifactError(f"{final}: cannot be written: {final.parent} may not be written to: name another place")
 
 
 def move_into_place(staged: Path, final: Path, trash: Path) -> None:
@@ -122,6 +143,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path, *others: Path) -> Iterator[None]:
+    """Say of what the system refuses that `path` cannot be written. Other files' errors are not ours to explain."""
+    try:
+        yield
+    except OSError as error:
+        ours = {str(one) for one in (path, *path.parents, *others)}
+        if error.errno in FULL_DISK or str(error.filename) not in ours:
+            raise
+        reason = one_line(error.strerror)
+        raise ArtifactError(f"{path}: cannot be written: {error.filename}: {reason}: name another place") from error
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[Path, str]]:

@@ -27,7 +27,7 @@ from pydantic import Field
 import cairn.recipe
 from cairn.errors import AttestationError, StageError
 from cairn.lineage import attestation, environment
-from cairn.lineage.artifact import Artifact, digest_of, move_into_place, read_artifact, remove
+from cairn.lineage.artifact import Artifact, check_place, digest_of, move_into_place, read_artifact, remove
 from cairn.lineage.attestation import Attestation, Resource
 from cairn.lineage.store import Store, identity
 from cairn.progress import duration
@@ -123,6 +123,7 @@ def run_stage(
 
     Raises:
         StageError: an input is missing, or another process is running this stage.
+        ArtifactError: an output cannot be put where it should be.
         CairnError: what `work` raises. Its scratch is kept.
     """
     _check_names(component, inputs, outputs)
@@ -135,6 +136,9 @@ def run_stage(
             if restored is not None:
                 remove(folder)
                 return restored
+
+        for output in outputs.values():
+            check_place(output, home)
 
         def keep(path: Path) -> Artifact:
             artifact = read_artifact(path)

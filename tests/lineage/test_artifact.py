@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cairn.errors import ArtifactError
-from cairn.lineage.artifact import canonical, digest_of, move_into_place, read_artifact, written_aside
+from cairn.lineage.artifact import canonical, check_place, digest_of, move_into_place, read_artifact, written_aside
 
 
 def test_a_directory_is_named_by_the_sorted_listing_of_its_files(tmp_path: Path) -> None:
@@ -57,6 +58,42 @@ def test_a_file_that_failed_half_way_leaves_nothing_behind(tmp_path: Path) -> No
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (".", "is a folder: name a file"),
+        ("folder", "is a folder: name a file"),
+        ("file/inside", "file: (Not a directory|File exists)"),
+        ("/proc/nowhere.html", "(No such file or directory|Permission denied)"),
+        ("/proc/no/such/folder.html", "(No such file or directory|Permission denied)"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ArtifactError, match=f"^{re.escape(place)}: cannot be written: .*{said}"),
+        written_aside(Path(place)) as aside,
+    ):
+        aside.write_bytes(b"lost")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_what_another_file_could_not_do_is_not_said_of_the_file_that_is_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="other"), written_aside(tmp_path / "f"):
+        (tmp_path / "other").read_bytes()
+
+
+def test_a_place_is_tried_before_the_work_and_nothing_is_left_there(tmp_path: Path) -> None:
+    check_place(tmp_path / "deep" / "er" / "final", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ArtifactError, match="is on another file system than"):
+        check_place(Path("/proc/final"), tmp_path)
 
 
 def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:

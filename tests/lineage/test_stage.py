@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cairn.errors import SourceError, StageError, StoreError
+from cairn.errors import ArtifactError, SourceError, StageError, StoreError
 from cairn.lineage import attestation
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
@@ -64,7 +64,7 @@ class Project:
             inputs={"words": self.root / "words"},
             outputs={name: self.root / "artifacts" / name for name in component.outputs},
             store=self.store,
-            resources=Resources(workers=1, processes=1, threads=1),
+            resources=Resources(workers=1, processes=1),
             home=self.root / ".cairn",
         )
 
@@ -160,6 +160,13 @@ def test_a_missing_input_is_named(project: Project) -> None:
         project.run()
 
 
+def test_an_output_that_cannot_be_put_in_its_place_is_told_before_the_work(project: Project) -> None:
+    (project.root / "artifacts").touch()
+    with pytest.raises(ArtifactError, match=r"artifacts/loud: cannot be written: .*artifacts: "):
+        project.run(never)
+    assert not (project.root / "store").exists()
+
+
 def test_the_attestation_says_what_went_in_and_what_came_out(project: Project) -> None:
     project.run()
     digest = digest_of(project.root / "artifacts" / "loud")
@@ -187,7 +194,7 @@ def run_pinned_with(
         work,
         inputs={"words": digest},
         store=project.store,
-        resources=Resources(workers=1, processes=1, threads=1),
+        resources=Resources(workers=1, processes=1),
         home=project.root / "pod",
         **more,
     )
