@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.errors import AttestationError
+from cairn.errors import FULL_DISK, AttestationError, one_line
 from cairn.lineage.artifact import canonical
 from cairn.lineage.store import Store, records
 
@@ -132,16 +132,31 @@ def home() -> Path:
     """Where this person's keys lie: `CAIRN_HOME`, else `cairn` in the user's configuration folder."""
     if place := os.environ.get("CAIRN_HOME"):
         return Path(place)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cairn"
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cairn"
+    except RuntimeError:  # a container may run as a user that has no home
+        raise AttestationError("no home folder to keep the signing key in: name one as CAIRN_HOME") from None
+
+
+def key_path() -> Path:
+    """Where this person's signing key lies, or will."""
+    return home() / "signing-key.pem"
 
 
 def signing_key() -> ec.EllipticCurvePrivateKey:
-    """This person's key, made on first use with mode 0600. Raises AttestationError when the file is no such key."""
-    path = home() / "signing-key.pem"
-    if not path.exists():
-        _make_key(path)
+    """This person's key, made on first use with mode 0600. Raises AttestationError when the file is no such key, or
+    none can be made there."""
+    path = key_path()
     try:
+        if not path.exists():
+            _make_key(path)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise AttestationError(
+            f"{path}: no signing key can be kept there: {error.strerror}: name another folder as CAIRN_HOME"
+        ) from None
     except (ValueError, TypeError) as error:
         raise AttestationError(
             f"{path}: not a private key without a password ({error}): move it away to get a new one"
@@ -157,8 +172,8 @@ def trusted_keys() -> dict[str, ec.EllipticCurvePublicKey]:
     for path in sorted((home() / "trusted").glob("*.pem")):
         try:
             key = serialization.load_pem_public_key(path.read_bytes())
-        except ValueError as error:
-            raise AttestationError(f"{path}: not a public key: {error}") from None
+        except (OSError, ValueError) as error:
+            raise AttestationError(f"{path}: not a public key: {one_line(error)}") from None
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise AttestationError(f"{path}: is not an ECDSA public key")
         keys.append(key)

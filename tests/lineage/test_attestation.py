@@ -111,6 +111,14 @@ def test_a_file_that_is_no_key_is_named(own_home: Path) -> None:
         signing_key()
 
 
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file" / "home", Path("/proc/nowhere")):
+        monkeypatch.setenv("CAIRN_HOME", str(home))
+        with pytest.raises(AttestationError, match=f"^{home}/signing-key.pem: no signing key can be kept there: "):
+            signing_key()
+
+
 def test_an_attestation_is_found_by_stage_key_and_by_what_was_made(store: Store) -> None:
     envelope = sign(example(), signing_key())
     identifier = publish(store, envelope, ["d" * 64, "e" * 64], "k" * 64)
