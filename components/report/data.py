@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from components.report.markup import Markup, breakable, tag
 from components.report.material import Ledger, Material, Source, Tally
@@ -9,6 +10,20 @@ from components.report.table import Cell, Column, barred, table
 from components.report.wording import plural, share, size, spelled, whole
 
 SPLITS = {"train": "to learn from", "development": "to watch training by", "heldout": "to score"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some of the documents that came in."""
+
+    name: str
+    tally: Tally
+    start: int
+    """Documents to the left of its bar."""
+    kind: str
+    """Class in the style sheet: whole, dropped, kept or split."""
+    key: bool = False
+    """Whether the name is a reason of the ledger."""
 
 
 def section(material: Material, most: int) -> Markup:
@@ -43,41 +58,20 @@ def _lead(material: Material) -> str:
 
 def _funnel(ledger: Ledger, most: int) -> Markup:
     """Documents from top to bottom: each bar begins where what is left ends."""
-    came, kept = _sum(s.came for s in ledger.sources.values()), _sum(s.kept for s in ledger.sources.values())
-    dropped = _added(source.dropped for source in ledger.sources.values())
+    found = outcomes(ledger, most)
+    came, total = found[0].tally, max(1, found[0].tally.documents)
     rows: list[list[Cell]] = []
-    total = max(1, came.documents)
-
-    def row(name: Cell, tally: Tally, start: int, kind: str) -> None:
-        cells = barred(name, start / total, (start + tally.documents) / total, kind)
-        rows.append([*cells, whole(tally.documents), share(tally.documents, came.documents), size(tally.bytes)])
-
-    row("came in", came, 0, "whole")
-    left = came.documents
-    folded = _folded(dropped, most, lambda rest: plural(rest, "other reason"), lambda t: t.documents)
-    for reason, tally in folded:
-        left -= tally.documents
-        row(
-            tag(
-                "span",
-                tag("span", "− ", class_="soft"),
-                tag("code", breakable(reason)) if reason in dropped else reason,
-            ),
-            tally,
-            left,
-            "dropped",
-        )
-    row("kept", kept, 0, "kept")
-    start = 0
-    for split in (*SPLITS, *sorted(set(ledger.splits) - set(SPLITS))):
-        tally = _sum(ledger.splits.get(split, {}).values())
-        row(
-            tag("span", breakable(split), tag("span", f" {SPLITS.get(split, '')}", class_="soft")),
-            tally,
-            start,
-            "split",
-        )
-        start += tally.documents
+    for one in found:
+        name: Cell = one.name
+        if one.kind == "dropped":
+            reason = tag("code", breakable(one.name)) if one.key else one.name
+            name = tag("span", tag("span", "− ", class_="soft"), reason)
+        elif one.kind == "split":
+            purpose = f" {SPLITS.get(one.name, '')}"
+            name = tag("span", breakable(one.name), tag("span", purpose, class_="soft"))
+        cells = barred(name, one.start / total, (one.start + one.tally.documents) / total, one.kind)
+        told = [whole(one.tally.documents), share(one.tally.documents, came.documents), size(one.tally.bytes)]
+        rows.append([*cells, *told])
     columns = [
         Column("outcome", "word"),
         Column("of all documents", "drawn"),
@@ -89,7 +83,26 @@ def _funnel(ledger: Ledger, most: int) -> Markup:
         "A reason is the key of the recipe that dropped the document, as in the ledger. Bytes of what came in, was "
         "dropped or kept are of raw text; bytes of a split are of the final text."
     )
-    return table("From what came in to what was kept", columns, rows, note=note, strong=(0, 1 + len(folded)))
+    sums = [index for index, one in enumerate(found) if one.kind in ("whole", "kept")]
+    return table("From what came in to what was kept", columns, rows, note=note, strong=sums)
+
+
+def outcomes(ledger: Ledger, most: int) -> list[Outcome]:
+    """All that came in, what was dropped by reason, the largest `most` one by one, all that was kept, its splits."""
+    came, kept = _sum(s.came for s in ledger.sources.values()), _sum(s.kept for s in ledger.sources.values())
+    dropped = _added(source.dropped for source in ledger.sources.values())
+    found = [Outcome("came in", came, 0, "whole")]
+    left = came.documents
+    for reason, tally in _folded(dropped, most, lambda rest: plural(rest, "other reason"), lambda t: t.documents):
+        left -= tally.documents
+        found.append(Outcome(reason, tally, left, "dropped", key=reason in dropped))
+    found.append(Outcome("kept", kept, 0, "kept"))
+    start = 0
+    for split in (*SPLITS, *sorted(set(ledger.splits) - set(SPLITS))):
+        tally = _sum(ledger.splits.get(split, {}).values())
+        found.append(Outcome(split, tally, start, "split"))
+        start += tally.documents
+    return found
 
 
 def _composition(ledger: Ledger, most: int) -> list[Markup]:

@@ -1,8 +1,8 @@
 """Markup in which nothing from the data can be anything but text.
 
-Elements are built with `tag`; a plain string in it is data, and is escaped. What comes out is well-formed XML and means
-the same to an HTML parser. Training text, names and recipe values may hold anything at all: tags, quotes, control
-characters, and the marks that turn the reading direction around.
+Elements are built with `tag`; a plain string in it is data, and is escaped. What comes out is well-formed XML, but for
+what is in style and script, and means the same to an HTML parser. Training text, names and recipe values may hold
+anything at all: tags, quotes, control characters, and the marks that turn the reading direction around.
 """
 
 import html

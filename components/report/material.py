@@ -34,6 +34,7 @@ MADE_BY = {
 }
 DEVELOPMENT = "development_bits_per_byte."
 COLUMNS = ("tokens", "loss", "lr", "grad_norm")
+MOST_STEPS = 10**12
 
 
 class File(BaseModel):
@@ -153,7 +154,8 @@ class Samples(File):
 class Log:
     """`checkpoint/training.jsonl`, by column: one value for each logged step, NaN where it is missing or no number."""
 
-    steps: list[float]
+    steps: list[int]
+    """Ascending."""
     tokens: list[float]
     loss: list[float]
     lr: list[float]
@@ -239,13 +241,13 @@ def _log(path: Path) -> Log:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file: run the pretrain stage first") from None
-    steps: list[float] = []
+    steps: list[int] = []
     columns: dict[str, list[float]] = {name: [] for name in COLUMNS}
     development: dict[str, dict[int, float]] = {}
     for index, line in enumerate(lines):
         try:
             row = _line(line)
-            steps.append(float(row["step"]))
+            steps.append(_step(row["step"], steps[-1] if steps else -1))
             for name, column in columns.items():
                 column.append(_number(row.get(name)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -259,8 +261,17 @@ def _log(path: Path) -> Log:
     return Log(steps, **columns, development=development)
 
 
+def _step(value: Any, before: int) -> int:
+    if type(value) is not int or not before < value < MOST_STEPS:
+        shown = one_line(json.dumps(value))[:40]
+        raise ValueError(f"step {shown} is not a whole number" + (f" above {before}" if before >= 0 else ""))
+    return value
+
+
 def _number(value: Any) -> float:
-    return float(value) if type(value) in (float, int) else math.nan
+    if type(value) is float or (type(value) is int and abs(value) < 2**1023):
+        return float(value)
+    return math.nan
 
 
 def _line(line: bytes) -> Any:

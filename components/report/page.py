@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 def page(section: Report, material: Material) -> str:
     """The whole page as HTML. The same material gives the same bytes; nothing is loaded from anywhere."""
-    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    style, script = Markup(_file("figures.css") + _file("page.css")), Markup(_file("page.js"))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -77,6 +77,10 @@ def checkpoint_of(html: str) -> str:
     if found is None:
         raise ArtifactError(NO_REPORT)
     return found[1]
+
+
+def _file(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _source(content: Markup) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from components.report.markup import Markup, join, number, tag
 
+FURTHEST = 1e250  # from zero: sums, products and ratios of larger numbers can leave the range of a float
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -20,37 +22,54 @@ class Scale:
     start: float
     stop: float
     log: bool = False
+    counts: bool = False
+    """Whether values are whole, and so the ticks too."""
 
     @classmethod
     def over(
-        cls, values: Iterable[float], start: float, stop: float, *, log: bool = False, pad: float = 0.0
+        cls,
+        values: Iterable[float],
+        start: float,
+        stop: float,
+        *,
+        log: bool = False,
+        counts: bool = False,
+        pad: float = 0.0,
     ) -> "Scale":
-        """A scale that shows all finite values.
+        """A scale that shows all finite values; those beyond `FURTHEST` at its edge.
 
         Args:
             log: logarithmic, if every value is positive and the largest is at least a quarter above the smallest.
+            counts: values are whole numbers.
             pad: empty space at both ends, as a share of the whole.
         """
-        finite = [value for value in values if math.isfinite(value)]
+        finite = [near(value) for value in values if math.isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        if low == high:
-            room = abs(low) / 10 or 1.0
-            low, high = low - room, high + room
+        largest = max(abs(low), abs(high))
+        if high - low <= max(1e-13 * largest, 1 / FURTHEST):  # too near each other for ticks between them
+            # One value is in the middle, but zero is at the bottom: what is measured here is never less.
+            room = max(0.5, 1e-12 * largest) if counts else largest / 10
+            low, high = (low - room, high + room) if counts or largest > 1 / FURTHEST else (0.0, 1.0)
             log = False
-        log = log and low > 0 and high / low >= 1.25
+        log = log and low > 1 / FURTHEST and high / low >= 1.25
         if log:
-            factor = (high / low) ** pad
+            factor = math.exp((math.log(high) - math.log(low)) * pad)
             return cls(low / factor, high * factor, start, stop, log)
         room = (high - low) * pad
-        return cls(low - room, high + room, start, stop)
+        return cls(low - room, high + room, start, stop, counts=counts)
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
+        value = near(value)
         if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
+            share = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         else:
             share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.stop - self.start)
+
+    def shows(self, value: float) -> bool:
+        """Whether a value has a pixel: not one that is no number, or on a logarithmic scale zero."""
+        return math.isfinite(value) and (value > 0 or not self.log)
 
     def ticks(self, most: int) -> list[float]:
         """Round values on the scale, about `most` at most and, where it can be, two at least."""
@@ -58,12 +77,17 @@ class Scale:
             found = _log_ticks(self.low, self.high, most)
             if len(found) >= 2:
                 return found
-        return _linear_ticks(self.low, self.high, most)
+        return _linear_ticks(self.low, self.high, most, 1.0 if self.counts else 0.0)
 
 
-def _linear_ticks(low: float, high: float, most: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten (Heckbert 1990, "Nice numbers for graph labels")."""
-    step = (high - low) / max(1, most)
+def near(value: float) -> float:
+    """A value, or `FURTHEST` in its place."""
+    return max(min(value, FURTHEST), -FURTHEST)
+
+
+def _linear_ticks(low: float, high: float, most: int, least: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten (Heckbert 1990, "Nice numbers for graph labels"), `least` apart."""
+    step = max((high - low) / max(1, most), least)
     power = math.floor(math.log10(step))
     factor = next(f for f in (1, 2, 5, 10) if f * 10.0**power >= step * (1 - 1e-9))
     step = factor * 10.0**power

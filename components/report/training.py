@@ -8,14 +8,16 @@ from itertools import accumulate
 
 from components.report.markup import Markup, breakable, script_data, tag, visible
 from components.report.material import Log, Material
-from components.report.svg import Scale, curve, dot, label, shortened, svg, x_axis, y_axis
+from components.report.svg import Scale, curve, dot, label, near, shortened, svg, x_axis, y_axis
 from components.report.table import Column, table
 from components.report.wording import bits, plural, significant, whole
 
 LINES = 6  # development domains drawn: more cannot be told apart
 ROWS = 12  # of the table
 READ = 400  # logged steps that the pointer can rest on; the drawing itself has all
-DOTS = 60  # measurements of a line up to which each has its dot
+DOTS = 60  # development scores of a line up to which each has its dot
+FEW = 24  # logged steps up to which each has its dot: a line through one or two would hardly be seen
+UNIT = 2**60  # to one of a measured value
 SMOOTHED = 60  # logged steps from which on smoothing helps the eye
 
 
@@ -53,7 +55,7 @@ def section(material: Material) -> Markup:
     if not log.steps:
         return tag("section", tag("h2", "Training"), tag("p", "The training log has no line."))
     panels = _panels(log, shown)
-    drawn = [_drawing(log, panels, material, wide=wide) for wide in (True, False)]
+    drawn = [_drawing(panels, material, wide=wide) for wide in (True, False)]
     legend = tag(
         "ul",
         *(
@@ -116,7 +118,7 @@ def _panels(log: Log, domains: Domains) -> list[Panel]:
 
     def noisy(values: Sequence[float], kind: str) -> list[Line]:
         if len(rows) < SMOOTHED:
-            return [Line(rows, values, kind)]
+            return [Line(rows, values, kind, dots=len(rows) <= FEW)]
         return [Line(rows, values, f"{kind} raw"), Line(rows, _smoothed(values), kind)]
 
     panels = [Panel("Training loss, nats per token", 1.0, noisy(log.loss, "accent"), log=True)]
@@ -127,15 +129,22 @@ def _panels(log: Log, domains: Domains) -> list[Panel]:
             for index, (_, measured) in enumerate(domains)
         ]
         panels.append(Panel("Development split, bits per byte", 0.62, lines, log=True))
-    panels.append(Panel("Learning rate", 0.34, [Line(rows, log.lr, "plain")], zero=True))
+    panels.append(Panel("Learning rate", 0.34, [Line(rows, log.lr, "plain", dots=len(rows) <= FEW)], zero=True))
     panels.append(Panel("Gradient norm, before clipping", 0.44, noisy(log.grad_norm, "plain"), log=True))
     return panels
 
 
-def _drawing(log: Log, panels: Sequence[Panel], material: Material, *, wide: bool) -> Markup:
+def drawing(material: Material) -> tuple[Markup, list[str]]:
+    """The wide drawing of a log that has a line, and the names of the development domains in it, d0 to d5."""
+    shown = by_size(material)[:LINES]
+    return _drawing(_panels(material.log, shown), material, wide=True), [name for name, _ in shown]
+
+
+def _drawing(panels: Sequence[Panel], material: Material, *, wide: bool) -> Markup:
+    log = material.log
     width, left, unit = (760, 54, 230) if wide else (320, 50, 170)
     right = width - 22
-    x = Scale.over(log.steps, left, right)
+    x = Scale.over(log.steps, left, right, counts=True)
     drawn: list[Markup] = []
     top = 28.0
     heights = [max(54.0, round(unit * panel.height)) for panel in panels]
@@ -151,7 +160,8 @@ def _drawing(log: Log, panels: Sequence[Panel], material: Material, *, wide: boo
             xs = [places[row] for row in line.rows]
             drawn.append(curve(xs, line.values, y, line.kind))
             if line.dots:
-                drawn += [dot(at, y(value), 3, line.kind) for at, value in zip(xs, line.values, strict=True)]
+                shown = ((at, value) for at, value in zip(xs, line.values, strict=True) if y.shows(value))
+                drawn += [dot(at, y(value), 3, line.kind) for at, value in shown]
         top += height + 42
     return svg(
         f"training-{'wide' if wide else 'narrow'}",
@@ -173,11 +183,11 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     """The running mean of a running median: a spike leaves no trace in it, and a change no steps. Both are of as many
     values before as after, but for the end of the run, so they do not lag behind a falling loss. A gap stays a gap."""
     reach = len(values) // 60
-    near = [(here - min(reach, here), min(len(values), here + min(reach, here) + 1)) for here in range(len(values))]
+    windows = [(here - min(reach, here), min(len(values), here + min(reach, here) + 1)) for here in range(len(values))]
     window: list[float] = []  # sorted
     begin = end = 0
     medians = []
-    for value, (first, last) in zip(values, near, strict=True):
+    for value, (first, last) in zip(values, windows, strict=True):
         for entering in values[end:last]:
             if math.isfinite(entering):
                 insort(window, entering)
@@ -187,11 +197,13 @@ def _smoothed(values: Sequence[float]) -> list[float]:
         begin, end = first, last
         medians.append(window[len(window) // 2] if math.isfinite(value) else math.nan)
     known = [math.isfinite(median) for median in medians]
-    sums = [0.0, *accumulate(median if there else 0.0 for median, there in zip(medians, known, strict=True))]
+    # Summed as whole numbers: a sum of floats that has once been large has lost what is small.
+    summands = (round(near(median) * UNIT) if there else 0 for median, there in zip(medians, known, strict=True))
+    sums = [0, *accumulate(summands)]
     counts = [0, *accumulate(map(int, known))]
     return [
-        (sums[last] - sums[first]) / (counts[last] - counts[first]) if there else math.nan
-        for there, (first, last) in zip(known, near, strict=True)
+        (sums[last] - sums[first]) / (UNIT * (counts[last] - counts[first])) if there else math.nan
+        for there, (first, last) in zip(known, windows, strict=True)
     ]
 
 

@@ -26,6 +26,7 @@ from components.report.page import checkpoint_of, page, with_times
 from components.report.recipe import Report
 from components.report.scores import combined
 from components.report.times import Times
+from components.report.training import _smoothed
 from tests.components.page_reader import Page, drawings
 from tests.components.report_files import DIGESTS, FILTERED, NAIVE, NONE, Files, tally, training_log
 
@@ -333,6 +334,12 @@ def test_a_run_of_one_step_is_drawn(tmp_path: Path) -> None:
     assert [row[0] for row in read_page.table("Training")] == ["step", "1"]
     (caption,) = [c.text for c in read_page.root.all("figcaption") if "logged step" in c.text]
     assert caption.startswith("The run has one logged step.")
+    wide = next(drawn for drawn in read_page.root.all("svg") if drawn.attributes.get("id") == "training-wide")
+    # One mark in each panel: a line through one point would hardly be seen.
+    assert [mark.attributes["class"] for mark in wide.all("circle")] == ["accent", "d0", "plain", "plain"]
+    middle = {text.text for text in wide.all("text") if text.attributes.get("text-anchor") == "middle"}
+    assert middle == {"1"}, "the only step is the only tick"
+    assert not any(text.text.startswith("-") for text in wide.all("text")), "a learning rate below zero"
 
 
 def test_a_log_without_a_line_is_said(tmp_path: Path) -> None:
@@ -353,6 +360,51 @@ def test_numbers_that_are_none_are_gaps_and_are_counted(tmp_path: Path) -> None:
     raw = re.findall(r'<path class="curve accent raw" d="([^"]*)"', html)
     assert [path.count("M") for path in raw] == [2, 2]
     assert not re.search(r'="[^"]*\b(nan|inf)\b', html)
+
+
+def test_losses_at_the_end_of_what_a_float_can_say_are_drawn(tmp_path: Path) -> None:
+    files = Files(300, every=1)
+    lines: Any = files.log
+    for index, loss in ((100, 1e308), (101, -1e308), (102, 10**400)):
+        lines[index]["loss"] = loss
+    lines[200]["grad_norm"] = 5e-324
+    html = draw(files, tmp_path)
+    assert "At 1 logged step the loss is missing or not a number" in Page(html).root.text
+    assert not re.search(r'="[^"]*\b(nan|inf)\b', html)
+
+
+def test_after_a_run_that_blew_up_for_a_while_the_smoothed_line_is_right_again(tmp_path: Path) -> None:
+    calm, wild = Files(600, every=1), Files(600, every=1)
+    for index, (tame, line) in enumerate(zip(calm.log, wild.log, strict=True)):
+        assert isinstance(tame, dict)
+        assert isinstance(line, dict)
+        tame["loss"] = 1000.0 if 100 <= index < 200 else 2.5 + index % 2
+        line["loss"] = 1e30 if 100 <= index < 200 else tame["loss"]
+    smoothed = [_smoothed(files.material(tmp_path / str(index)).log.loss) for index, files in enumerate((calm, wild))]
+    assert smoothed[0][300:] == smoothed[1][300:]
+    assert all(2.4 < value < 3.6 for value in smoothed[1][300:])
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ('"12"', 'step "12" is not a whole number above 2'),
+        ("2.5", "step 2.5 is not a whole number above 2"),
+        ("NaN", "step NaN is not a whole number above 2"),
+        ("Infinity", "step Infinity is not a whole number above 2"),
+        ("true", "step true is not a whole number above 2"),
+        ("2", "step 2 is not a whole number above 2"),
+        ("1" + "0" * 400, "step 1000"),
+    ],
+)
+def test_a_step_that_is_no_whole_number_or_goes_back_is_one_line(tmp_path: Path, step: str, said: str) -> None:
+    files = Files(10)
+    files.log = f'{{"step": 2, "loss": 3.0}}\n{{"step": {step}, "loss": 2.0}}\n'
+    with pytest.raises(ArtifactError) as caught:
+        files.material(tmp_path)
+    assert f"training.jsonl: line 2: is damaged: {said}" in str(caught.value)
+    assert str(caught.value).endswith(": run the pretrain stage again")
+    assert "\n" not in str(caught.value)
 
 
 def test_without_development_compressors_filtered_text_or_samples_the_page_says_so(tmp_path: Path) -> None:

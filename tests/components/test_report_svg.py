@@ -4,7 +4,7 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.report.svg import Scale, curve, labels, shortened, svg, thin, x_axis, y_axis
@@ -60,11 +60,36 @@ def test_ticks_are_on_the_scale_and_not_too_many(one: float, other: float, most:
         (2.3, 8.3, True, ["2.5", "3", "4", "5", "6", "8"]),
         (0.002, 12_000.0, True, ["0.01", "1", "100", "10k"]),
         (3.0, 3.0, False, ["2.8", "3.0", "3.2"]),
+        (0.0, 0.0, False, ["0", "0.5", "1.0"]),
     ],
 )
 def test_ticks_read_well(low: float, high: float, log: bool, said: list[str]) -> None:
     scale = Scale.over([low, high], 0, 100, log=log)
     assert labels(scale.ticks(6 if log else 5 if high > 1e4 else 4), scale.log) == said
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [(1, 1, ["1"]), (1000, 1000, ["1,000"]), (1, 2, ["1", "2"]), (1, 5, ["1", "2", "3", "4", "5"]), (7, 7, ["7"])],
+)
+def test_steps_are_counted_in_whole_numbers(first: int, last: int, said: list[str]) -> None:
+    scale = Scale.over([first, last], 0, 100, counts=True)
+    assert labels(scale.ticks(8)) == said
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=6), st.booleans(), st.booleans())
+@example([1e308, -1e308], False, False)
+@example([1e308, 5e-324], True, False)
+@example([0.0, 5e-324], False, False)
+@example([1.0, 1.0 + 2**-52], False, True)
+def test_any_numbers_have_a_scale_with_ticks_and_pixels_on_it(found: list[float], log: bool, counts: bool) -> None:
+    scale = Scale.over(found, 100, 0, log=log, counts=counts, pad=0.03)
+    for tick, said in zip(scale.ticks(5), labels(scale.ticks(5), scale.log), strict=True):
+        assert -1 <= scale(tick) <= 101
+        assert said
+    for value in found:
+        if scale.shows(value):
+            assert -0.001 <= scale(value) <= 100.001
 
 
 def test_nothing_but_gaps_still_makes_a_scale() -> None:
