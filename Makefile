@@ -38,7 +38,6 @@ $(INSTALLED): requirements.lock requirements.torch-$(TORCH).lock pyproject.toml
 
 repro: setup
 	@dvc repro
-	@dvc metrics show
 	@echo "The model is in artifacts/model: AutoModelForCausalLM.from_pretrained('artifacts/model') loads it."
 	@echo "Look at artifacts/report/report.html."
 

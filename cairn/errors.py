@@ -9,10 +9,16 @@ import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# A file where a folder should be, or one that may not be written: the person's to put right, wherever it is met.
+WRONG_PLACE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+AT_ONCE = 1.0  # seconds within which a second Ctrl-C is the first one, which came by two ways
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -58,23 +64,24 @@ def one_line(text: object) -> str:
 def guard(door: Callable[[], int | None]) -> int:
     """Run a door; print what a person can put right as one line and return the exit code.
 
-    Returns the door's own code (None is 0), 2 for a `CairnError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM.
-    SIGTERM is turned into `SystemExit` so that `finally` blocks run. A Ctrl-C that a library swallows, as some do while
-    they are imported, does not stop the door, but what would follow it.
+    Returns the door's own code (None is 0), 2 for a `CairnError`, a full disk or a place that cannot be written, 130
+    for Ctrl-C, 143 for SIGTERM. SIGTERM is turned into `SystemExit` so that `finally` blocks run. A Ctrl-C that a
+    library swallows, as some do while they are imported, does not stop the door, but what would follow it.
     """
-    interrupts = 0
+    interrupted = float("-inf")
 
     def interrupt(*_: object) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        raise KeyboardInterrupt
+        nonlocal interrupted
+        before, interrupted = interrupted, time.monotonic()
+        if interrupted - before > AT_ONCE:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background a shell has it ignored
         signal.signal(signal.SIGINT, interrupt)
     try:
         code = door() or 0
-        if interrupts and not code:
+        if interrupted > 0 and not code:
             raise KeyboardInterrupt
         return code
     except CairnError as error:
@@ -83,10 +90,14 @@ def guard(door: Callable[[], int | None]) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        if error.errno not in FULL_DISK:
+        number = error.errno or 0
+        if number not in FULL_DISK | WRONG_PLACE:
             raise
-        where = error.filename or os.getcwd()
-        print(f"error: {where}: {os.strerror(error.errno)}: free some disk and run again", file=sys.stderr)
+        if os.environ.get("CAIRN_DEBUG"):
+            traceback.print_exc()
+        where = error.filename2 or error.filename or os.getcwd()
+        way_out = "free some disk" if number in FULL_DISK else "move it away, or make it writable,"
+        print(f"error: {where}: {os.strerror(number)}: {way_out} and run again", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted: finished work is kept; run again to go on", file=sys.stderr)

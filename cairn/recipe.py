@@ -29,13 +29,18 @@ class Section(BaseModel):
 
 
 def _spdx(licence: str) -> str:
-    if not _EXPRESSION.fullmatch(licence):
-        raise ValueError(f"{licence!r} is not an SPDX expression, such as CC-BY-4.0 or LicenseRef-house-rules")
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        canonicalize_license_expression(licence)
+    except InvalidLicenseExpression:
+        raise ValueError(
+            f"{licence!r} is not an SPDX expression, such as CC-BY-4.0; for a licence without an SPDX name write "
+            "LicenseRef-…"
+        ) from None
     return licence
 
 
-_LICENCE = r"\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
-_EXPRESSION = re.compile(rf"{_LICENCE}(?: (?:AND|OR|WITH) {_LICENCE})*")
 Licence = Annotated[str, AfterValidator(_spdx)]
 """An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
 
@@ -52,7 +57,9 @@ def load(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe: copy one from recipes/ to {path.name}") from None
+        # Not every file that is read so is a recipe: profiles and components' metadata are too.
+        way_out = ": `cairn init` writes one" if path.name == "params.yaml" else ""
+        raise RecipeError(f"{path}: no such file{way_out}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
     return loads(model, text, str(path), overrides)
@@ -63,9 +70,9 @@ def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -
     data = _parse(text, name)
     if not isinstance(data, dict):
         raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
-    _check_version(data.pop("cairn", None), text, name)
     for override in overrides:
         apply(data, override)
+    _check_version(data.pop("cairn", None), text, name, overrides)
     try:
         # JSON mode: strict about scalars, yet a YAML list may be a tuple.
         return model.model_validate_json(json.dumps(data, default=str))
@@ -83,10 +90,10 @@ def _parse(text: str, name: str) -> Any:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
 
 
-def _check_version(wanted: Any, text: str, name: str) -> None:
+def _check_version(wanted: Any, text: str, name: str, overrides: Iterable[str]) -> None:
     if wanted is None:
         return
-    place = f"{name}:{_line(text, ['cairn'])}: cairn"
+    place = f"{_place('cairn', ['cairn'], text, name, overrides)}: cairn"
     if not isinstance(wanted, str) or not re.fullmatch(r"\d+(\.\d+)+", wanted):
         raise RecipeError(f"{place}: write the version of Cairn as {version.installed()} (got {json.dumps(wanted)})")
     if version.is_newer(wanted, version.installed()):
@@ -129,10 +136,15 @@ def _explain(
     dotted = ".".join(map(str, where))
     # A model validator reports no key of its own: it blames its section.
     named = f"{dotted}: " if dotted else ""
-    overridden = next((o for o in overrides if dotted.startswith(o.partition("=")[0])), None)
-    place = f"override {overridden!r}" if overridden else f"{name}:{_line(text, where)}"
+    place = _place(dotted, where, text, name, overrides)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return RecipeError(f"{place}: {named}{_fault(first, model, where)}{more}")
+
+
+def _place(dotted: str, where: Sequence[str | int], text: str, name: str, overrides: Iterable[str]) -> str:
+    """The override that set a key, else the file and line where it is written."""
+    overridden = next((o for o in overrides if dotted.startswith(o.partition("=")[0])), None)
+    return f"override {overridden!r}" if overridden else f"{name}:{_line(text, where)}"
 
 
 def _fault(fault: ErrorDetails, model: type[Section], where: list[str | int]) -> str:

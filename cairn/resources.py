@@ -17,19 +17,12 @@ class Resources:
     """Data worker processes (`CAIRN_WORKERS`; default: the processors this process may use)."""
     processes: int
     """Training processes, the world size on this machine (`CAIRN_PROCESSES`; default 1)."""
-    threads: int
-    """Compute threads of each training process (`CAIRN_THREADS`; default: processors divided by processes)."""
 
     @classmethod
     def from_environment(cls) -> "Resources":
         """Raises RecipeError when a variable is not a positive whole number."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = _positive("CAIRN_PROCESSES", 1)
-        return cls(
-            workers=_positive("CAIRN_WORKERS", processors),
-            processes=processes,
-            threads=_positive("CAIRN_THREADS", max(1, processors // processes)),
-        )
+        return cls(workers=_positive("CAIRN_WORKERS", processors), processes=_positive("CAIRN_PROCESSES", 1))
 
 
 def _positive(variable: str, default: int) -> int:

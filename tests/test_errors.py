@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,35 @@ def test_a_full_disk_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> No
     told = capsys.readouterr().err
     assert "No space left on device: free some disk and run again" in told
     assert told.count("\n") == 1
+
+
+def test_a_file_where_a_folder_should_be_is_one_line_and_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("a file")
+
+    def door() -> int:
+        (tmp_path / "artifacts" / "tokens").mkdir()
+        return 0
+
+    assert guard(door) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'artifacts' / 'tokens'}: Not a directory: move it away")
+    assert told.count("\n") == 1
+
+
+def test_ctrl_c_that_comes_by_two_ways_at_once_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned_up = []
+
+    def door() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned_up.append(True)
+        return 0
+
+    assert guard(door) == 130
+    assert cleaned_up
+    assert capsys.readouterr().err.count("interrupted") == 1
 
 
 def test_ctrl_c_is_130_and_termination_143(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def take_snapshot(root: Path, section: Snapshot) -> Path:
         refresh=False,
         component=Component.of("components.snapshot"),
         store=Store(str(root / "store")),
-        resources=Resources(workers=1, processes=1, threads=1),
+        resources=Resources(workers=1, processes=1),
         home=root / ".cairn",
     )
     return lock

@@ -1,4 +1,4 @@
-"""The program that torchrun starts in every process: `python -m trainer RUN.json`."""
+"""The program that torchrun starts in every process: `python -m trainer RUN.json LAUNCH`."""
 
 import os
 import sys
@@ -16,14 +16,20 @@ from trainer.train import Run, Trainer, tell
 def main() -> int:
     """Train; the exit code says little (torchrun makes it 1), the status file says what happened."""
     run = Run.read(Path(sys.argv[1]))
+    # Not in the file: a trainer that starts after its launcher was killed may find there what the next one asks for.
+    watch = lease.Watch(run.work / "lease", sys.argv[2])
     first = os.environ.get("RANK", "0") == "0"
-    writer = lease.hold(run.work / "writer") if first else None
+    # A trainer of a killed launcher may be ahead of us; it ends when it finds that the lease is no longer its own.
+    writer = lease.wait(run.work / "writer", lease.ORPHAN_PATIENCE, watch.superseded) if first else None
+    if watch.superseded():
+        return 1  # without a word: the status file is the next trainer's
     if first and writer is None:
-        tell(run.work, {"outcome": "failed", "message": "another trainer is still writing to this work folder"})
+        message = "another trainer is still writing to this work folder: stop it and run again"
+        tell(run.work, {"outcome": "failed", "message": message})
         return 1
     trainer = None
     try:
-        trainer = Trainer(run)
+        trainer = Trainer(run, watch)
         finished = trainer.fit()
         if not finished and first:
             tell(run.work, {"outcome": "stopped", "step": trainer.step})

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,20 @@ def save_progress(folder: Path, step: int, tensors: Mapping[str, Tensor], facts:
         shutil.rmtree(old)
 
 
-def load_progress(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Manifest and tensors of the newest sound checkpoint, or None. A damaged one is named and passed over."""
+def load_progress(
+    folder: Path, check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Manifest and tensors of the newest sound checkpoint, or None. A damaged one is named and passed over.
+
+    Args:
+        check: takes a manifest, and raises ValueError when what lies beside the checkpoint does not fit it.
+    """
     for path in sorted(folder.glob("*"), reverse=True):
         try:
             manifest = json.loads((path / "manifest.json").read_bytes())
             if _sha256(path / "state.safetensors") != manifest["sha256"]:
                 raise ValueError("its bytes are not those that were saved")
+            check(manifest)
             return manifest, load_file(path / "state.safetensors")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             print(f"pretrain: checkpoint {path.name} is passed over: {error}", file=sys.stderr, flush=True)

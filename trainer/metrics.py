@@ -1,5 +1,6 @@
 """What training reports: a deterministic log that becomes part of the checkpoint, speeds that do not, and W&B."""
 
+import hashlib
 import json
 import os
 import resource
@@ -15,21 +16,39 @@ from cairn.lineage.artifact import canonical
 class TrainingLog:
     """`training.jsonl`: one line for each logged step, with nothing in it that depends on the machine's speed.
 
-    A run that resumes cuts the log back to the step it resumes from, so its bytes are those of an undisturbed run.
+    A run that resumes cuts the log back to what it was at the checkpoint, so its bytes are those of an undisturbed run.
     """
 
-    def __init__(self, path: Path, resume_at: int) -> None:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= resume_at]
-        self.file = open(path, "wb")  # noqa: SIM115 - open for the whole run
-        self.file.writelines(kept)
-        self.file.flush()
+    def __init__(self, path: Path, length: int) -> None:
+        """Go on after the first `length` bytes; 0 begins a new log."""
+        self.file = open(path, "r+b" if length else "wb")  # noqa: SIM115 - open for the whole run
+        self.hash = hashlib.sha256(self.file.read(length) if length else b"")
+        self.length = length
+        # Cut in place: other processes may still be comparing what stays with the checkpoint.
+        self.file.truncate(length)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add a line; numbers are rounded to what repeats on one kind of machine."""
         rounded = {name: float(f"{value:.7g}") if isinstance(value, float) else value for name, value in line.items()}
-        self.file.write(canonical(rounded) + b"\n")
+        data = canonical(rounded) + b"\n"
+        self.file.write(data)
         self.file.flush()
+        self.hash.update(data)
+        self.length += len(data)
+
+    def settle(self) -> dict[str, Any]:
+        """Bring the log to the disk; its length in bytes and its sha256, for the checkpoint that counts on it."""
+        os.fsync(self.file.fileno())
+        return {"length": self.length, "sha256": self.hash.hexdigest()}
+
+
+def is_logged(path: Path, said: Mapping[str, Any]) -> bool:
+    """Whether the log at `path` begins with what `TrainingLog.settle` said."""
+    try:
+        data = path.read_bytes()[: said["length"]]
+    except FileNotFoundError:
+        data = b""
+    return len(data) == said["length"] and hashlib.sha256(data).hexdigest() == said["sha256"]
 
 
 class Speed:

@@ -109,6 +109,9 @@ class Training(Section):
     order is quickest."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
+    threads: int = Field(default=2, gt=0)
+    """Compute threads of each process. On a CPU a matrix product adds up in an order that follows the number of
+    threads, so it decides bits: it is part of the recipe, and as many processors should be there."""
     compile: bool = False
     """Compile the model (needs a C++ compiler; pays for long runs only)."""
     checkpoint_every: int = Field(default=250, gt=0)

@@ -18,7 +18,7 @@ from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
 from trainer.lease import Watch
 from trainer.manifest import FORMAT
-from trainer.metrics import NoBoard, Speed, TrainingLog, board
+from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
 from trainer.parallel import Parallel, TreeSum
@@ -37,7 +37,6 @@ class Run:
     optimizer: Path
     board: Path
     """Where W&B keeps its own folder, `wandb`."""
-    threads: int
     name: str
 
     @classmethod
@@ -46,16 +45,17 @@ class Run:
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
         places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer", "board")}
-        return cls(training=training, threads=said["threads"], name=said["name"], **places)
+        return cls(training=training, name=said["name"], **places)
 
 
 class Trainer:
     """One run. `fit` ends with the finished artifacts, or, when it was asked to stop, with a checkpoint in progress."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, watch: Watch) -> None:
         self.run = run
+        self.watch = watch
         self.recipe = recipe = run.training
-        torch.set_num_threads(run.threads)
+        torch.set_num_threads(recipe.threads)
         torch.set_flush_denormal(True)
         # Filling fresh memory costs a pass over it, and nothing here reads what it did not write.
         torch.use_deterministic_algorithms(recipe.mode == "strict")
@@ -70,9 +70,8 @@ class Trainer:
         self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
-        self.watch = Watch(run.work / "lease")
         self.asked_to_stop = False
-        self.step = self._resume()
+        self.step, self.logged = self._resume()
         self.resumed_at = self.step
 
     def fit(self) -> bool:
@@ -81,16 +80,16 @@ class Trainer:
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and decides
         development = self._development() if self.first else None
-        log = TrainingLog(run.work / "training.jsonl", self.step) if self.first else None
+        log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
         speed = Speed(run.work / "speed.jsonl")
-        config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size, "threads": run.threads}
+        config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
         sent = board(run.board, run.name, config, self.step) if self.first else NoBoard()
         try:
             with progress("pretrain", recipe.steps, "steps", self.step, shown=self.first) as shown:
                 while self.step < recipe.steps:
                     line = self._train_step(speed)
                     if line is None:
-                        self._keep()
+                        self._keep(log)
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
@@ -102,7 +101,7 @@ class Trainer:
                         sent.log({**line, **pace}, self.step)
                     shown.advance(1, f"loss {line['loss']:.3f}")
                     if not last and self.step % recipe.checkpoint_every == 0:
-                        self._keep()
+                        self._keep(log)
         finally:
             sent.finish()
         if self.first:
@@ -160,24 +159,29 @@ class Trainer:
             parameter.grad = grad
         return total[0]
 
-    def _resume(self) -> int:
-        """Take up the newest sound checkpoint in the work folder; the step to go on from."""
-        found = load_progress(self.run.work / "checkpoints")
+    def _resume(self) -> tuple[int, int]:
+        """Take up the newest sound checkpoint in the work folder: the step to go on from, and the bytes of its log."""
+        found = load_progress(self.run.work / "checkpoints", self._check_log)
         if found is None:
-            return 0
+            return 0, 0
         manifest, tensors = found
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         self.optimizers.load(tensors)
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
-        return int(manifest["step"])
+        return int(manifest["step"]), int(manifest["log"]["length"])
 
-    def _keep(self) -> None:
-        """Write a checkpoint in progress. Every process holds the same state; the first writes it."""
-        if self.first:
+    def _check_log(self, manifest: dict[str, Any]) -> None:
+        if not is_logged(self.run.work / "training.jsonl", manifest["log"]):
+            raise ValueError("training.jsonl lacks what was logged before it")
+
+    def _keep(self, log: TrainingLog | None) -> None:
+        """Write a checkpoint in progress. Every process holds the same state; the first writes it, and has the log."""
+        if log:
+            facts = {"log": log.settle()}
             tensors = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
-            save_progress(self.run.work / "checkpoints", self.step, tensors | self.optimizers.state(), {})
+            save_progress(self.run.work / "checkpoints", self.step, tensors | self.optimizers.state(), facts)
 
     def _finish(self) -> None:
         """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""

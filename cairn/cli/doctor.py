@@ -43,7 +43,7 @@ def _findings() -> Iterator["Finding"]:
     checks: dict[str, Callable[[], Finding]] = {
         "python": machine.python,
         "compiler": lambda: machine.compiler(recipe),
-        "processors": machine.processors,
+        "processors": lambda: machine.processors(recipe),
         "memory": lambda: machine.memory(recipe),
         "disk": lambda: machine.disk(recipe),
         "wandb": machine.board,

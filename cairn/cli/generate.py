@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from cairn.cli.output import AsJson, print_json
-from cairn.errors import ArtifactError
+from cairn.errors import ArtifactError, SourceError
+
+SEEDS = 2**63 - 1  # the largest that torch takes
 
 
 def generate(
@@ -19,7 +21,7 @@ def generate(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to write, at most.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token every time.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from so many of the likeliest tokens; 0: all.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Of the draws: the same seed gives the same text.")] = 0,
     json: AsJson = False,
 ) -> None:
     """Continue a text, token by token. A base model does not answer: it goes on."""
@@ -27,26 +29,38 @@ def generate(
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder: name a model with --model")
     if prompt == "-":
-        prompt = sys.stdin.read()
+        prompt = _text(sys.stdin.buffer.read(), "stdin")
+    else:
+        prompt = _text(prompt.encode("utf-8", "surrogateescape"), "the prompt")
     from cairn.resources import Resources
     from components.evaluate.continuation import load
+    from components.report.markup import visible
 
-    loaded = load(folder, Resources.from_environment().threads)
+    loaded = load(folder, Resources.from_environment().workers)
     length = len(loaded.encode(prompt))
     if length > loaded.context:
         print(f"the prompt has {length} tokens; the model sees the last {loaded.context}", file=sys.stderr)
+    shown = visible if sys.stdout.isatty() else str
     if not json:
-        print(prompt, end="", flush=True)
+        print(shown(prompt), end="", flush=True)
     written: list[tuple[int, str]] = []
     for token, text in loaded.stream(prompt, tokens=tokens, temperature=temperature, top_k=top_k or None, seed=seed):
         written.append((token, text))
         if not json:
-            print(text, end="", flush=True)
+            print(shown(text), end="", flush=True)
     if json:
         said = {"model": str(folder), "prompt": prompt, "text": "".join(text for _, text in written)}
         print_json({**said, "tokens": [token for token, _ in written], "seed": seed})
     else:
         print()
+
+
+def _text(data: bytes, place: str) -> str:
+    """What was typed or piped in. Bytes that are no text cannot be tokens."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{place}: is not UTF-8 (byte {error.start}): convert it, as with `iconv -t utf-8`") from None
 
 
 def _default() -> Path:

@@ -74,22 +74,25 @@ def compiler(recipe: "Recipe | None") -> Finding:
     return Finding("compiler", "ok", "no C++ compiler; only pretrain.compile: true needs one")
 
 
-def processors() -> Finding:
+def processors(recipe: "Recipe | None") -> Finding:
     """Threads against the processors that this process may use, and against what others use of them."""
     from cairn.resources import Resources
 
     resources = Resources.from_environment()
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = resources.processes * resources.threads
+    threads = recipe.pretrain.threads if recipe is not None else 1
+    wanted = resources.processes * threads
     load = os.getloadavg()[0]
-    said = f"{count} processors, load {load:.1f}; {resources.processes} × {resources.threads} threads to train with"
+    said = f"{count} processors, load {load:.1f}"
+    said += f"; {resources.processes} × {threads} threads to train with" if recipe is not None else ""
     quota = _quota()
     if quota is not None and wanted > quota:
         # Threads that wait for a processor spin, and a step takes many times as long.
-        fix = f"set CAIRN_THREADS={max(1, int(quota / resources.processes))} and CAIRN_WORKERS={max(1, int(quota))}"
+        each = max(1, int(quota / resources.processes))
+        fix = f"set pretrain.threads to {each} and CAIRN_WORKERS={max(1, int(quota))}"
         return Finding("processors", "warn", f"{said}, but the container may use {quota:g}", fix)
     if wanted > count:
-        fix = f"set CAIRN_PROCESSES × CAIRN_THREADS to {count} at most"
+        fix = f"set CAIRN_PROCESSES × pretrain.threads to {count} at most"
         return Finding("processors", "warn", f"{said}: more threads than processors", fix)
     if load > count / 2:
         return Finding("processors", "warn", f"{said}: others are busy here", "wait, or expect a slower run")
@@ -102,14 +105,16 @@ def memory(recipe: "Recipe | None") -> Finding:
 
     available = psutil.virtual_memory().available
     needed = IN_MEMORY * _parameters(recipe) + GB
-    return _enough("memory", available, needed, "close other programs, or choose a smaller pretrain.model")
+    return _enough("memory", recipe, available, needed, "close other programs, or choose a smaller pretrain.model")
 
 
 def disk(recipe: "Recipe | None") -> Finding:
     """Room for work in progress, artifacts and the store, estimated from the recipe and the lock file of the data."""
     free = shutil.disk_usage(Path()).free
     needed = ON_DISK * _parameters(recipe) + 5 * _source_bytes() + GB
-    return _enough("disk", free, needed, "free some, or move the project; the store may lie elsewhere (CAIRN_STORE)")
+    return _enough(
+        "disk", recipe, free, needed, "free some, or move the project; the store may lie elsewhere (CAIRN_STORE)"
+    )
 
 
 def board() -> Finding:
@@ -125,8 +130,9 @@ def board() -> Finding:
     return Finding("wandb", "warn", f"online, but not logged in at {host}", "`wandb login`, or WANDB_MODE=offline")
 
 
-def _enough(check: str, there: float, needed: float, fix: str) -> Finding:
-    said = f"{there / GB:.1f} GB free; this recipe takes about {needed / GB:.1f} GB"
+def _enough(check: str, recipe: "Recipe | None", there: float, needed: float, fix: str) -> Finding:
+    takes = f"this recipe takes about {needed / GB:.1f} GB" if recipe else f"any takes more than {needed / GB:.1f} GB"
+    said = f"{there / GB:.1f} GB free; {takes}"
     if there < needed:
         return Finding(check, "fail" if there < needed / 2 else "warn", said, fix)
     return Finding(check, "ok", said)

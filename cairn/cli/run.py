@@ -56,19 +56,35 @@ def run(
 def door(command: list[str]) -> None:
     """Run a stage in a process of its own, so that no stage pays for another's memory. Ends with its code if it fails.
 
-    Ctrl-C reaches the stage by itself, which ends in its own time; SIGTERM is passed on.
+    Ctrl-C and SIGTERM are passed on, and the stage ends in its own time. From a terminal Ctrl-C reaches it by itself
+    too, at once: it counts as one.
     """
+    stage: subprocess.Popen[bytes] | None = None
+    asked: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        if stage is not None:
+            stage.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        stage = subprocess.Popen(command)
-    except OSError as error:
-        raise StageError(f"{command[0]}: cannot be started: {error}") from None
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminate = signal.signal(signal.SIGTERM, lambda *_: stage.terminate())
-    try:
+        try:
+            stage = subprocess.Popen(command)
+        except OSError as error:
+            raise StageError(f"{command[0]}: cannot be started: {error}") from None
+        for number in asked:
+            stage.send_signal(number)
         code = stage.wait()
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code < 0 and -code not in asked:
+        name = command[2].rpartition(".")[2]
+        raise StageError(
+            f"{name}: was killed by signal {-code} (out of memory?): finished work is kept, `cairn run` goes on from "
+            "there"
+        )
     if code:
         # A stage killed by a signal is reported as a shell would.
         raise typer.Exit(code if code > 0 else 128 - code)

@@ -85,7 +85,6 @@ def fingerprint(resources: Resources) -> dict[str, Any]:
         "resources": {
             "workers": resources.workers,
             "processes": resources.processes,
-            "threads": resources.threads,
         },
     }
 

@@ -20,7 +20,6 @@ def work(section: "Evaluate", task: "Task") -> None:
         scores=task.outputs["scores"],
         work=task.work,
         workers=task.resources.workers,
-        threads=task.resources.threads,
     )
 
 

@@ -22,9 +22,7 @@ from components.tokenize.encoding import Ids
 SETS = ("naive", "filtered")
 
 
-def evaluate(
-    section: Evaluate, *, model: Path, documents: Path, scores: Path, work: Path, workers: int, threads: int
-) -> None:
+def evaluate(section: Evaluate, *, model: Path, documents: Path, scores: Path, work: Path, workers: int) -> None:
     """Fill `scores`.
 
     Raises:
@@ -34,7 +32,7 @@ def evaluate(
     heldout = list(read_split(documents, "heldout"))
     if not heldout:
         raise StageError("no document is held out: raise ingest.split.heldout, or add text")
-    scorer = Scorer(model, threads)
+    scorer = Scorer(model, section.threads)
     domains = sorted({record["domain"] for record in heldout})
     chosen = {
         (domain, kind): [

@@ -17,6 +17,8 @@ class Evaluate(Section):
     beginning of a document is predicted from at least `context - stride` tokens before it."""
     leak_threshold: float = Field(default=0.2, ge=0, le=1)
     """The filtered scores leave out documents of which at least this share of word 8-grams occurs in train."""
+    threads: int = Field(default=2, gt=0)
+    """Compute threads. Part of the recipe because the last digits of a sum follow their number."""
     resamples: int = Field(default=2000, gt=0)
     """Bootstrap resamples of documents for the 95 % intervals."""
     seed: int = Field(default=0, ge=0)

@@ -89,6 +89,8 @@ def ingest(section: Ingest, *, sources: Path, documents: Path, store: Store, wor
         raise SourceError(_nothing_kept(counts))
     measure_overlap(documents, held, shard_bytes=section.shard_bytes, work=work / "overlap", workers=workers)
     ledger = _ledger(lock.sources, counts, splits)
+    for name, row in ledger["sources"].items():
+        print(f"ingest: {name}: {_told(row)}", file=sys.stderr)
     (documents / "ledger.json").write_bytes(readable(ledger))
 
 
@@ -207,6 +209,20 @@ def _ledger(sources: Sequence[LockedSource], counts: dict[str, Count], splits: d
         split: {domain: count.row(domain) for domain in sorted(count.documents)} for split, count in splits.items()
     }
     return {"format": "cairn-documents-v1", "sources": rows, "splits": by_split}
+
+
+def _told(row: dict[str, Any]) -> str:
+    """What became of a source, in one line: a source that quietly came to nothing is the worst thing to miss."""
+    came, kept = row["in"], row["kept"]
+    dropped = sorted(row["dropped"].items(), key=lambda item: -item[1]["bytes"])[:3]
+    told = ", ".join(f"{_size(count['bytes'])} by {reason}" for reason, count in dropped)
+    line = f"{kept['documents']:,} of {came['documents']:,} documents kept"
+    line += f", {_size(kept['bytes'])} of {_size(came['bytes'])}" + (f"; dropped {told}" if told else "")
+    return line if kept["documents"] or not came["documents"] else f"NOTHING is left of it: {line}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -9,13 +9,15 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cairn.errors import StageError
-from cairn.lineage.artifact import remove
+from cairn.errors import AT_ONCE, StageError
+from cairn.lineage.artifact import remove, written_aside
 from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
@@ -24,7 +26,7 @@ from trainer.recipe import Training
 
 # Outside the work folder, which goes when the stage is done: an offline run is there to be synced later.
 BOARD = Path(".cairn")
-ORPHAN_PATIENCE = 120.0  # seconds that a trainer whose launcher was killed may take to write its checkpoint
+GLANCE = 1.0  # seconds; a trainer that looks whether the lease is held takes it for a moment
 # What makes a CPU train faster and changes no bit; a variable that is set already stays as it is.
 CPU_SPEED = {
     # glibc gives freed memory back to the system and faults it in again for every large tensor: a quarter of a step.
@@ -65,22 +67,17 @@ def pretrain(
     """
     opened = Tokens.open(tokens)
     check(section, opened, resources.processes)
-    held = lease.wait(work / "lease", 0.0)
+    held = lease.wait(work / "lease", GLANCE)
     if held is None:
         raise StageError(f"{work}: another launcher holds the lease on this run")
     with held:
+        launch = lease.sign(held)  # which tells a trainer of an earlier launch to end
         orphan_gone = lease.hold(work / "writer")
         if orphan_gone is None:
             print("pretrain: waiting for the trainer of a killed run to finish its checkpoint", file=sys.stderr)
-            # It looks for its launcher's lease; ours would tell it to go on.
-            held.close()
-            orphan_gone = lease.wait(work / "writer", ORPHAN_PATIENCE)
+            orphan_gone = lease.wait(work / "writer", lease.ORPHAN_PATIENCE)
             if orphan_gone is None:
                 raise StageError(f"{work}: a trainer of an earlier run is still alive there: stop it and run again")
-            taken = lease.hold(work / "lease")
-            if taken is None:
-                raise StageError(f"{work}: another launcher took the lease on this run")
-            held = taken
         orphan_gone.close()
         request = {
             "training": section.model_dump(mode="json"),
@@ -89,12 +86,12 @@ def pretrain(
             "checkpoint": str(checkpoint),
             "optimizer": str(optimizer),
             "board": os.environ.get("WANDB_DIR") or str(BOARD),
-            "threads": resources.threads,
             "name": name,
         }
-        (work / "run.json").write_text(json.dumps(request))
+        with written_aside(work / "run.json") as aside:
+            aside.write_text(json.dumps(request))
         remove(work / "status.json")
-        interrupted = _run_job(work, resources, name, held.close)
+        interrupted = _run_job(work, launch, resources.processes, section.threads, name, held.close)
         held.close()
     status = _status(work)
     if status["outcome"] == "failed":
@@ -110,17 +107,20 @@ def pretrain(
         mode=section.mode,
         precision=section.precision,
         world_size=resources.processes,
-        threads=resources.threads,
+        threads=section.threads,
         parameters=section.model.parameters(opened.vocab_size),
         tokens_seen=section.steps * section.batch * section.model.context,
     )
     return interrupted
 
 
-def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], None]) -> BaseException | None:
+def _run_job(
+    work: Path, launch: str, processes: int, threads: int, name: str, let_go: Callable[[], None]
+) -> BaseException | None:
     """Run the job to its end, passing on what it prints; what interrupted it, if anything did.
 
     Args:
+        launch: what stands in the lease.
         let_go: gives up the lease, which asks the trainer to write a checkpoint and end.
     """
     from torchx.components.dist import torchrun
@@ -130,15 +130,15 @@ def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], N
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         **relayed(),
-        "OMP_NUM_THREADS": str(resources.threads),
+        "OMP_NUM_THREADS": str(threads),
         # torch 2.13 restarts fail one time in three while the store of a dead attempt is shared.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         **{key: value for key, value in CPU_SPEED.items() if key not in os.environ},
     }
-    app = torchrun(
-        str(work / "run.json"), m="trainer", name=f"/cairn-{name}", j=f"1x{resources.processes}", env=environment
-    )
+    asks, job = str(work / "run.json"), f"1x{processes}"
+    app = torchrun(asks, launch, m="trainer", name=f"/cairn-{name}", j=job, env=environment)
     interrupted: BaseException | None = None
+    asked = float("-inf")
     with _own_signals(), get_runner() as runner:
         options = {"log_dir": str((work / "logs").resolve()), "auto_set_cuda_visible_devices": False}
         try:
@@ -147,13 +147,19 @@ def _run_job(work: Path, resources: Resources, name: str, let_go: Callable[[], N
                 signal.signal(number, _raise)
         except SignalException as stop:  # raised by handlers that TorchX installs before it starts the job
             _raise(stop.sigval, None)
+        shown = 0
         while True:
             try:
-                for line in runner.log_lines(handle, app.roles[0].name, should_tail=True):
+                # After an interrupt the log is read again, from its beginning.
+                for line in islice(runner.log_lines(handle, app.roles[0].name, should_tail=True), shown, None):
+                    shown += 1
                     _show(line)
                 runner.wait(handle, wait_interval=0.1)
                 return interrupted
             except (KeyboardInterrupt, SystemExit) as stop:
+                before, asked = asked, time.monotonic()
+                if asked - before < AT_ONCE:
+                    continue
                 if interrupted is not None:
                     runner.cancel(handle)
                     raise

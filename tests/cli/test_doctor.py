@@ -50,16 +50,24 @@ def test_what_is_wrong_is_told_with_its_fix_and_ends_with_1(
     signing_key()
     (home / "signing-key.pem").chmod(0o644)
     monkeypatch.setenv("CAIRN_STORE", str(tmp_path / "file"))
-    monkeypatch.setenv("CAIRN_THREADS", "many")
+    monkeypatch.setenv("CAIRN_PROCESSES", "many")
     said = cairn("doctor", at=tmp_path)
     assert said.code == 1
     lines = [" ".join(line.split()) for line in said.out.splitlines()]
-    assert "fail processors environment variable CAIRN_THREADS='many': must be a whole number from 1" in lines
+    assert "fail processors environment variable CAIRN_PROCESSES='many': must be a whole number from 1" in lines
     key = f"fail signing key {home}/signing-key.pem: others may read it (mode 0644)"
     assert lines[lines.index(key) + 1] == f"→ `chmod 600 {home}/signing-key.pem`"
     assert any(line.startswith("fail recipe params.yaml:1: snapshot: missing: add it") for line in lines)
     assert any(line.startswith(f"fail store {tmp_path}/file: ") for line in lines)
     assert "warn dag no dvc.yaml: `cairn run` works, `dvc repro` does not" in lines
+
+
+def test_outside_a_project_nothing_is_left_and_nothing_said_of_a_recipe(cairn: Cairn, tmp_path: Path) -> None:
+    said = cairn("doctor", at=tmp_path)
+    assert said.code == 1
+    assert "none yet: the first run makes .cairn/store" in said.out
+    assert "this recipe" not in said.out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_store_in_a_bucket_passes(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +84,7 @@ def test_the_store_in_a_bucket_passes(tmp_path: Path, s3: str, monkeypatch: pyte
 
 def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".cairn" / "store").mkdir(parents=True)
     monkeypatch.setattr(project, "PATIENCE", 0.2)
     monkeypatch.setattr(project, "_probe", lambda opened: time.sleep(5))
     found = project.store()
@@ -85,13 +94,14 @@ def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypa
 def test_more_threads_than_processors_and_a_small_quota_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(machine, "_quota", lambda: None)
-    monkeypatch.setenv("CAIRN_THREADS", "1")
-    assert machine.processors().level == "ok"
-    monkeypatch.setenv("CAIRN_THREADS", "999")
-    assert machine.processors().level == "warn"
-    assert "more threads than processors" in machine.processors().said
+    recipe = cairn.recipe.load(Recipe, ROOT / "recipes" / "tiny.yaml", ["pretrain.threads=1"])
+    assert machine.processors(recipe).level == "ok"
+    assert machine.processors(None).level == "ok"
+    recipe = cairn.recipe.load(Recipe, ROOT / "recipes" / "tiny.yaml", ["pretrain.threads=999"])
+    assert machine.processors(recipe).level == "warn"
+    assert "more threads than processors" in machine.processors(recipe).said
     monkeypatch.setattr(machine, "_quota", lambda: 1.5)
-    assert machine.processors().fix == "set CAIRN_THREADS=1 and CAIRN_WORKERS=1"
+    assert machine.processors(recipe).fix == "set pretrain.threads to 1 and CAIRN_WORKERS=1"
 
 
 def test_disk_and_memory_are_held_against_the_recipe(

@@ -1,8 +1,13 @@
 """`cairn run` and `cairn dag`: what would be done, and what was, for people and for programs."""
 
 import json
+import sys
 from pathlib import Path
 
+import pytest
+
+from cairn.cli.run import door
+from cairn.errors import StageError
 from pipelines.stages import NAMES, dvc_yaml
 from tests.cli.conftest import Cairn
 from tests.pipelines.project import Project
@@ -38,3 +43,9 @@ def test_the_dag_is_written_and_read_by_programs(cairn: Cairn, tmp_path: Path) -
     assert tuple(told) == NAMES
     assert told["ingest"]["inputs"] == {"sources": "sources.lock.json"}
     assert told["tokenize"]["outputs"] == {"tokenizer": "artifacts/tokenizer", "tokens": "artifacts/tokens"}
+
+
+def test_a_stage_that_was_killed_is_told() -> None:
+    command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    with pytest.raises(StageError, match=r"was killed by signal 9 \(out of memory\?\)"):
+        door(command)

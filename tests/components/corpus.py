@@ -83,7 +83,7 @@ class Corpus:
             refresh=refresh,
             component=Component.of("components.snapshot"),
             store=self.store,
-            resources=Resources(workers=1, processes=1, threads=1),
+            resources=Resources(workers=1, processes=1),
             home=self.root / ".cairn",
         )
 

@@ -42,7 +42,7 @@ def run(name: str, section: Section, root: Path, inputs: Mapping[str, Path], wor
         inputs=inputs,
         outputs=outputs,
         store=Store(str(root / "store")),
-        resources=Resources(workers=workers, processes=1, threads=1),
+        resources=Resources(workers=workers, processes=1),
         home=root / ".cairn",
     )
     return outputs

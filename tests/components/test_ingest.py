@@ -218,6 +218,18 @@ def test_the_quality_rules_are_off_for_code(corpus: Corpus) -> None:
     assert texts(corpus.ingest(**defaults)) == [code, prose(1)]
 
 
+def test_a_source_of_which_nothing_is_left_is_told(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus.put("kept/a.txt", "a text that is long enough to be kept")
+    corpus.put("lost/b.txt", "short")
+    sources = [source(corpus.text / name, name=name) for name in ("kept", "lost")]
+    corpus.snapshot(*sources)
+    corpus.ingest(min_document_bytes=10)
+    said = capsys.readouterr().err
+    assert "ingest: kept: 1 of 1 documents kept, 37 bytes of 37 bytes\n" in said
+    assert "ingest: lost: NOTHING is left of it: 0 of 1 documents kept" in said
+    assert "dropped 5 bytes by min_document_bytes" in said
+
+
 def test_many_warnings_are_cut_short(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     corpus.put("a.jsonl", jsonl({"text": "kept"}, *({"text": "y" * 50} for _ in range(13))))
     corpus.snapshot()
@@ -229,7 +241,7 @@ def test_many_warnings_are_cut_short(corpus: Corpus, capsys: pytest.CaptureFixtu
         f"ingest: {corpus.text}/a.jsonl:2: a document of 61 bytes is dropped: ingest.max_document_bytes is 40"
     )
     assert said[9].startswith(f"ingest: {corpus.text}/a.jsonl:11: ")
-    assert said[10:] == ["ingest: and 3 more: the ledger counts all"]
+    assert said[10] == "ingest: and 3 more: the ledger counts all"
 
 
 # The split

@@ -31,7 +31,7 @@ def launch():
     for name in ("checkpoint", "optimizer", "work"):
         (root / name).mkdir(parents=True, exist_ok=True)
     pretrain(Pretrain.model_validate_json(recipe), tokens=root / "tokens", checkpoint=root / "checkpoint",
-             optimizer=root / "optimizer", work=root / "work", resources=Resources(1, processes, 1), name="test",
+             optimizer=root / "optimizer", work=root / "work", resources=Resources(1, processes), name="test",
              facts=facts)
     print(json.dumps(facts))
 if __name__ == "__main__":

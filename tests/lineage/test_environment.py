@@ -12,14 +12,14 @@ from cairn.errors import StageError
 from cairn.lineage import environment
 from cairn.resources import Resources
 
-RESOURCES = Resources(workers=2, processes=1, threads=2)
+RESOURCES = Resources(workers=2, processes=1)
 
 
 def test_it_names_packages_hardware_and_settings_and_is_json() -> None:
     said = json.loads(json.dumps(environment.fingerprint(RESOURCES)))
     assert said["packages"]["torch"] == environment.package_version("torch")
     assert said["python"] == platform.python_version()
-    assert said["resources"] == {"workers": 2, "processes": 1, "threads": 2}
+    assert said["resources"] == {"workers": 2, "processes": 1}
     assert said["processor"]["model"]
 
 

@@ -54,7 +54,8 @@ def small_recipe() -> dict[str, Any]:
         "evaluate_every": 75,
         "log_every": 1,
     }
-    recipe["pretrain"].update(training)
+    recipe["pretrain"].update(training, threads=1)
+    recipe["evaluate"]["threads"] = 1
     return recipe
 
 
@@ -112,7 +113,7 @@ class Project:
     def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a command in a process group of its own, the way a terminal does."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        surroundings = {**os.environ, "PATH": path, "CAIRN_WORKERS": "1", "CAIRN_THREADS": "1", **environment}
+        surroundings = {**os.environ, "PATH": path, "CAIRN_WORKERS": "1", **environment}
         surroundings.pop("CAIRN_STORE", None)
         return subprocess.Popen(
             command,

@@ -153,7 +153,8 @@ def test_training_that_is_stopped_goes_on_where_it_was_to_the_same_bytes(
     built: Project, tmp_path: Path, door: str, sent: signal.Signals, code: int
 ) -> None:
     project = before(built, tmp_path, "pretrain")
-    printed, ended = stop(project, "pretrain", door, sent, lambda: project.wait_for_step(30))
+    alone = door == "cairn run"
+    printed, ended = stop(project, "pretrain", door, sent, lambda: project.wait_for_step(30), alone)
     assert ended == code, printed
     assert "Traceback" not in printed
     assert not (project.root / "artifacts" / "checkpoint").exists()
@@ -175,10 +176,10 @@ def before(built: Project, tmp_path: Path, stage: str) -> Project:
 
 
 def stop(
-    project: Project, stage: str, door: str, sent: signal.Signals, wait: Callable[[], None]
+    project: Project, stage: str, door: str, sent: signal.Signals, wait: Callable[[], None], alone: bool = False
 ) -> tuple[str, int | None]:
-    """Signal every process of a door, as Ctrl-C in a terminal does, some time after `stage` began; what it printed and
-    its exit code."""
+    """Signal every process of a door, as Ctrl-C in a terminal does, or only the first, as a supervisor does, some time
+    after `stage` began; what it printed and its exit code."""
     process = project.start(*door.split())
     printed = ""
     assert process.stdout
@@ -187,7 +188,7 @@ def stop(
         if f"{stage}: running" in line:
             wait()
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, sent)
+                (os.kill if alone else os.killpg)(process.pid, sent)
             break
     rest, _ = process.communicate(timeout=60)
     return printed + rest, process.returncode
