@@ -13,11 +13,13 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,6 +32,7 @@ from components.tokenize.encoding import encode, gives_back, load
 from components.tokenize.recipe import Tokenize
 
 SPLITS = ("train", "development")
+SUFFIXES = (".bin", ".ends", ".parquet")
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links say
 SCHEMA = pa.schema(
     [
@@ -88,16 +91,17 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
         for split in SPLITS
         for index, shard in enumerate(shards(documents, split))
     ]
+    _forget_damaged(units, work / "done")
     said: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for unit, result in zip(
         units, map_shards(encode_shard, units, workers=workers, done=work / "done", label="tokenize"), strict=True
     ):
         for shard in result["shards"]:
             name = f"{unit.split}/{len(said[unit.split]):05d}"
-            for suffix in ("bin", "ends", "parquet"):
-                target = tokens / f"{name}.{suffix}"
+            for suffix in SUFFIXES:
+                target = tokens / f"{name}{suffix}"
                 target.parent.mkdir(exist_ok=True)
-                _link(Path(shard["path"]).with_suffix(f".{suffix}"), target)
+                _link(Path(shard["path"]).with_suffix(suffix), target)
             counted = {key: shard[key] for key in ("tokens", "documents", "bytes")}
             said[unit.split].append({"name": name, **counted})
     manifest = {
@@ -148,6 +152,29 @@ def encode_shard(unit: Unit) -> dict[str, Any]:
     return {"shards": made}
 
 
+def _forget_damaged(units: list[Unit], done: Path) -> None:
+    """Let shards be encoded again whose files are no longer what an earlier run wrote: a crash of the machine, or
+    somebody who tidied up, may leave the word that a shard is finished and not its bytes."""
+    for index, unit in enumerate(units):
+        word = done / f"{index}.json"
+        if word.exists() and not _sound(word):
+            shard = f"{unit.split}/{unit.shard.name}"
+            print(f"tokenize: what is kept of {shard} is damaged, it is encoded again", file=sys.stderr, flush=True)
+            word.unlink()
+
+
+def _sound(word: Path) -> bool:
+    """Whether the files that a result speaks of are those that were written."""
+    try:
+        return all(
+            _sha256(Path(shard["path"]).with_suffix(suffix)) == shard["sha256"][suffix]
+            for shard in orjson.loads(word.read_bytes())["shards"]
+            for suffix in SUFFIXES
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _write(path: Path, ids: list["np.ndarray[Any, Any]"], rows: list[dict[str, Any]]) -> dict[str, Any]:
     tokens = np.concatenate(ids)
     ends = np.cumsum([len(document) for document in ids])
@@ -156,7 +183,21 @@ def _write(path: Path, ids: list["np.ndarray[Any, Any]"], rows: list[dict[str, A
             file.write(numbers.data)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path.with_suffix(".parquet"), compression="zstd")
     size = sum(row["bytes"] for row in rows)
-    return {"path": str(path), "tokens": len(tokens), "documents": len(rows), "bytes": size}
+    return {
+        "path": str(path),
+        "tokens": len(tokens),
+        "documents": len(rows),
+        "bytes": size,
+        "sha256": {suffix: _sha256(path.with_suffix(suffix), settle=True) for suffix in SUFFIXES},
+    }
+
+
+def _sha256(path: Path, settle: bool = False) -> str:
+    with open(path, "rb") as file:
+        if settle:
+            # A finished shard is vouched for by a result that is synced: its bytes must not come later.
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from components.tokenize import encoding
 from components.tokenize.bpe import PATTERN, sample
 from components.tokenize.encoding import encode, gives_back, pieces
 from components.tokenize.recipe import Tokenize
-from components.tokenize.tokenize import Unit, encode_shard
+from components.tokenize.tokenize import Unit, encode_shard, tokenize
 from tests.components.inputs import (
     END_OF_TEXT,
     Document,
@@ -533,3 +533,50 @@ def test_a_killed_run_goes_on_without_training_the_tokenizer_again_and_makes_the
     ]
     assert encoded == shards[3:]
     assert digests(again) == digests(made)
+
+
+def zeroed(path: Path) -> None:
+    """As a file system may leave a file whose size reached the disk before its bytes."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".ends", ".parquet"])
+@pytest.mark.parametrize("damage", [zeroed, Path.unlink])
+def test_a_finished_shard_whose_bytes_are_lost_is_encoded_again(
+    made: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    suffix: str,
+) -> None:
+    documents = write_text(tmp_path)
+
+    def outputs(name: str) -> dict[str, Path]:
+        folders = {output: tmp_path / name / output for output in ("tokenizer", "tokens")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        return folders
+
+    tokenize(SECTION, documents=documents, **outputs("first"), work=tmp_path / "work", workers=1)
+    damage(tmp_path / "work" / "shards" / "train" / "00001" / f"00000{suffix}")
+    again = outputs("again")
+    tokenize(SECTION, documents=documents, **again, work=tmp_path / "work", workers=1)
+    assert "what is kept of train/00001.jsonl.zst is damaged, it is encoded again" in capsys.readouterr().err
+    assert digests(again) == digests(made)
+
+
+def test_a_shard_is_on_the_disk_before_its_result_vouches_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = write_text(tmp_path)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(number: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run("tokenize", use(write_tokenizer(tmp_path / "given"), shard_tokens=400), tmp_path, {"documents": documents})
+    word = next(index for index, name in enumerate(synced) if name.startswith(".0.json"))
+    assert {"00000.bin", "00000.ends", "00000.parquet"} <= set(synced[:word])
