@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
+
+
+class Absent(StrEnum):
+    """Stands for a value that is not there, which null is not: null is what `ingest.c4: null` says."""
+
+    ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
@@ -14,16 +21,15 @@ class Difference:
     `unreadable`, which `now` says why."""
     name: str
     then: Any
-    """None where it was not there."""
     now: Any
+    """`ABSENT` where there is no such name; in a difference of digests, None where nothing lies there."""
 
 
 def differences(part: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
     """One for each name whose values differ, in the order of `now`; what only `then` has comes last."""
     names = [*now, *(name for name in then if name not in now)]
-    return tuple(
-        Difference(part, name, then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)
-    )
+    pairs = ((name, then.get(name, Absent.ABSENT), now.get(name, Absent.ABSENT)) for name in names)
+    return tuple(Difference(part, name, before, after) for name, before, after in pairs if before != after)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 The rule is the runner's own: a stage is up to date when a trusted attestation stands under its stage key and its
 outputs have the digests that it names. Where they do not, the attestation of what lies there tells which part of the
-key has changed since.
+key has changed since. An attestation under the key also foretells what a run will make, so what comes after is judged
+by that: a stage whose output was damaged is made again, and those after it find the bytes that they were made of.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Standing:
     """The stage key; None while an input is missing."""
     outputs: Mapping[str, str | None]
     """Digest of what lies at each output's place."""
+    will_be: Mapping[str, str] | None = None
+    """Digest of each output after a run, where that can be told: it is so now, or was made under this key before."""
     why: tuple[Difference, ...] = ()
     """What differs from the attestation that made the present outputs, or from the bytes it names."""
     work: Work | None = None
@@ -84,7 +87,7 @@ class _Reader:
     store: Store
     digests: Digests
     settled: dict[str, str | None] = field(default_factory=dict)
-    """Digest of every artifact seen so far: of what lies there, or of what a run would bring back from the store."""
+    """Digest of every artifact seen so far: after a run, where that can be told; else of what lies there."""
 
     def standing(self, stage: Stage, section: Section, before: Sequence[Standing]) -> Standing:
         inputs = {name: self.settled[name] for name in stage.inputs}
@@ -92,14 +95,17 @@ class _Reader:
         unsettled = tuple(
             Difference("before", one.stage, None, one.state.value)
             for one in before
-            if set(one.outputs) & set(inputs) and one.state not in SETTLED
+            if set(one.outputs) & set(inputs) and one.will_be is None
         )
         makers = [attestation.maker(self.store, digest) for digest in outputs.values() if digest is not None]
         last = max(filter(None, makers), key=lambda one: one.finished, default=None)
         key: str | None = None
+        will_be: Mapping[str, str] | None = None
         if stage.name == "snapshot":
             key = f"snapshot-{identity(section.model_dump(mode='json'))}"
             state, why = self._snapshot(stage, section, key, last)
+            if state is State.UP_TO_DATE:
+                will_be = _present(outputs)
         elif not all(inputs.values()):
             missing = tuple(Difference("input", name, None, None) for name, digest in inputs.items() if digest is None)
             state, why = State.MISSING, unsettled or missing
@@ -107,16 +113,20 @@ class _Reader:
             component = Component.of(f"components.{stage.name}")
             digests = {name: digest for name, digest in inputs.items() if digest is not None}
             key = component.key(section, digests)
-            state, why = self._stage(component, section, key, digests, outputs, last)
+            state, why, will_be = self._stage(component, section, key, digests, outputs, last)
             if unsettled:
-                state, why = State.STALE if state in SETTLED else state, (*unsettled, *why)
-        self.settled |= outputs | ({one.name: one.then for one in why} if state is State.STORED else {})
-        code = last.code if last and last.code.sha256 != environment.code()["sha256"] else None
-        standing = Standing(stage.name, state, key, outputs, why, code=code, finished=last.finished if last else None)
+                state, why, will_be = State.STALE if state in SETTLED else state, (*unsettled, *why), None
         work = work_of(stage.name, key, self.root / ".cairn")
-        if work is None:
-            return standing
-        return replace(standing, state=State.INTERRUPTED if work.process is None else State.RUNNING, work=work)
+        if work and work.process is None and state in SETTLED:
+            work = None  # a run takes what is there, and clears away what an interrupted one left
+        if work:
+            state = State.INTERRUPTED if work.process is None else State.RUNNING
+        if state is State.RUNNING:
+            will_be = None  # it may be with another recipe
+        self.settled |= will_be or outputs
+        code = last.code if last and last.code.sha256 != environment.code()["sha256"] else None
+        finished = last.finished if last else None
+        return Standing(stage.name, state, key, outputs, will_be, why, work, code, finished)
 
     def _snapshot(
         self, stage: Stage, section: Section, key: str, last: Attestation | None
@@ -143,25 +153,37 @@ class _Reader:
         inputs: Mapping[str, str],
         outputs: Mapping[str, str | None],
         last: Attestation | None,
-    ) -> tuple[State, tuple[Difference, ...]]:
+    ) -> tuple[State, tuple[Difference, ...], Mapping[str, str] | None]:
+        """State, reasons, and what the outputs will be."""
         lost: tuple[Difference, ...] = ()
+        made: list[Mapping[str, str]] = []
         for attested in trusted(self.store, key):
             lost = differences("output", attested.outputs, outputs)
             if not lost:
-                return State.UP_TO_DATE, ()
+                return State.UP_TO_DATE, (), attested.outputs
             if all(self.store.has(one.then) for one in lost):
-                return State.STORED, lost
+                return State.STORED, lost, attested.outputs
+            made.append(attested.outputs)
         state = State.STALE if any(outputs.values()) else State.MISSING
+        # Machines that made different bytes under one key foretell nothing.
+        will_be = made[0] if made and all(one == made[0] for one in made) else None
         if last is None:
             nobody = tuple(Difference("output", name, None, digest) for name, digest in outputs.items() if digest)
-            return state, lost or nobody
-        return state, (
-            *lost,
+            return state, lost or nobody, will_be
+        # What lies there may be the sound result of another recipe: then nobody changed it.
+        sound = all(last.outputs.get(name) == digest for name, digest in outputs.items())
+        reasons = (
+            *(() if sound else lost),
             *differences("version", {component.name: last.version}, {component.name: component.version}),
             *differences("input", {name: last.inputs.get(name) for name in inputs}, inputs),
             *differences("recipe", flat(last.section, component.name), _flat(section, component.name)),
             *differences("package", last.packages, component.package_versions()),
         )
+        return state, reasons, will_be
+
+
+def _present(outputs: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: digest for name, digest in outputs.items() if digest is not None}
 
 
 def _flat(section: Section, name: str) -> dict[str, Any]:

@@ -114,4 +114,4 @@ def _dvc_yaml_is_current() -> bool | None:
     from pipelines.stages import dvc_yaml
 
     path = Path("dvc.yaml")
-    return path.read_text() == dvc_yaml() if path.exists() else None
+    return path.read_bytes() == dvc_yaml().encode() if path.exists() else None

@@ -90,7 +90,34 @@ def test_bytes_that_were_changed_by_hand_are_seen(cairn: Cairn, copy: Project) -
     scores.write_text(scores.read_text().replace("0.4", "0.3"))
     told = reasons(cairn("status", at=copy.root))
     assert told["evaluate"][0].startswith("scores was changed: ")
-    assert told["report"] == ["comes after evaluate (stale)", told["report"][1]]
+
+
+def test_what_comes_after_a_damaged_artifact_is_judged_by_what_will_be_there_again(cairn: Cairn, copy: Project) -> None:
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    with open(copy.root / "artifacts" / "documents" / "documents.json", "ab") as file:
+        file.write(b" ")
+    said = cairn("status", at=copy.root)
+    assert reasons(said)["ingest"][0].startswith("documents was changed: ")
+    assert "`cairn run` would make: ingest\n" in said.out
+    done = cairn("run", "--until", "tokenize", at=copy.root)
+    assert (done.code, states(cairn("status", "--json", at=copy.root))) == (0, dict.fromkeys(NAMES, "up to date"))
+
+
+def test_the_sound_result_of_another_recipe_is_not_called_changed(cairn: Cairn, copy: Project) -> None:
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    assert cairn("run", "--until", "ingest", "ingest.split.seed=5", at=copy.root).code == 0
+    assert reasons(cairn("status", at=copy.root))["ingest"] == ["ingest.split.seed: 5 → 0"]
+
+
+def test_what_an_interrupted_run_left_does_not_matter_once_the_stage_is_up_to_date(cairn: Cairn, copy: Project) -> None:
+    stages = json.loads(cairn("status", "--json", at=copy.root).out)["stages"]
+    (key,) = [one["key"] for one in stages if one["stage"] == "export"]
+    (copy.root / ".cairn" / "work" / key / "scratch").mkdir(parents=True)
+    assert states(cairn("status", "--json", at=copy.root)) == dict.fromkeys(NAMES, "up to date")
+    # Where the outputs are lost, the same folder is what a run goes on from.
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    shutil.rmtree(copy.root / "artifacts" / "model")
+    assert states(cairn("status", "--json", at=copy.root))["export"] == "interrupted"
 
 
 def test_what_is_gone_is_in_the_store_or_is_missing(cairn: Cairn, copy: Project) -> None:
@@ -100,7 +127,7 @@ def test_what_is_gone_is_in_the_store_or_is_missing(cairn: Cairn, copy: Project)
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = cairn("status", at=copy.root)
     assert "is neither here nor in the store" in reasons(said)["ingest"][0]
-    assert reasons(said)["tokenize"] == ["comes after ingest (missing)"]
+    assert "`cairn run` would make: ingest\n" in said.out
 
 
 def test_a_raised_version_and_another_package_are_told(
@@ -139,6 +166,11 @@ def test_a_lock_file_that_is_none_is_told(cairn: Cairn, copy: Project) -> None:
 def test_an_old_dvc_yaml_is_told(cairn: Cairn, copy: Project) -> None:
     path = copy.root / "dvc.yaml"
     path.write_text(path.read_text().replace("--for-version 0.", "--for-version 7."))
+    assert "dvc.yaml is not what the stages say: `cairn dag --write`" in cairn("status", at=copy.root).out
+
+
+def test_a_dvc_yaml_that_is_no_text_is_told(cairn: Cairn, copy: Project) -> None:
+    (copy.root / "dvc.yaml").write_bytes(b"stages: \xff\n")
     assert "dvc.yaml is not what the stages say: `cairn dag --write`" in cairn("status", at=copy.root).out
 
 
