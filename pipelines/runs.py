@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cairn.errors import ArtifactError
-from cairn.lineage.artifact import read_artifact
+from cairn.lineage.artifact import digest_of, read_artifact
 from cairn.lineage.store import Store
 from pipelines.stages import place
 
@@ -37,8 +37,8 @@ def named(name: str, scratch: Path) -> Named:
         scratch: where scores are put that are fetched.
 
     Raises:
-        ArtifactError: nothing is meant by that name, or what is meant has no scores.
-        StoreError: the store lacks their bytes.
+        ArtifactError: nothing is meant by that name, or what is meant has no scores, or their bytes are not kept.
+        StoreError: the store cannot be read.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -48,13 +48,23 @@ def named(name: str, scratch: Path) -> Named:
     if digest is None:
         raise ArtifactError(f"{name}: no folder, no digest of scores in {store.url}, and no Git revision")
     target = scratch / digest
+    if not target.exists() and not store.has(digest):
+        if digest_of(SCORES) == digest:
+            return Named(name, SCORES, digest, store)
+        raise ArtifactError(
+            f"{name}: its scores are known, but no longer kept: `cairn run` keeps only the newest in "
+            "artifacts/; make them again with that recipe, or use `dvc repro`, which keeps those of every run"
+        )
     if not target.exists():
         store.get(digest, target)
     return Named(name, target, digest, store)
 
 
 def _in_folder(name: str, folder: Path) -> Named:
-    for scores, root in ((folder / SCORES, folder), (folder, Path())):
+    whole = folder.resolve()
+    # Scores are attested in the store of the project that they lie in; elsewhere, only the current one may know them.
+    around = whole.parents[1] if whole.parts[-2:] == SCORES.parts else Path()
+    for scores, root in ((folder / SCORES, folder), (folder, around)):
         if (scores / "scores.json").exists():
             return Named(name, scores, read_artifact(scores, address=False).digest, Store.default(root))
     raise ArtifactError(f"{name}: neither a scores artifact nor a project with {SCORES}")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cairn.cli.output import AsJson, print_json, short, show, table, written
+from cairn.cli.output import AsJson, print_json, short, show, table, width, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from components.evaluate.comparison import Row
 
+ROOM = 120  # columns from which intervals stand beside the numbers
 WHICH = "A scores or project folder, a digest of scores, or a Git revision."
 
 
@@ -56,27 +57,40 @@ def compare(
         show(shown)
     elif not unknown:
         print("made alike: the same recipe, versions, packages, code and bytes")
-    print("\nbits per byte with 95 % intervals, lower is better (and how many documents both scored)")
-    show(_table(rows, first, second))
+    intervals = width() >= ROOM
+    with_them = " with 95 % intervals" if intervals else ""
+    print(f"\nbits per byte{with_them}, lower is better (and how many documents both scored)")
+    if intervals:
+        show(_table(rows, first, second, intervals))
+    else:
+        # Names may be long paths, which would take the room of the numbers.
+        show(_table(rows, "first", "second", intervals))
+        print(f"first: {first}\nsecond: {second}\na terminal of {ROOM} columns, or --json, shows 95 % intervals too")
     if scores[0].setting != scores[1].setting:
         print(f"scored differently, so not comparable as they are: {scores[0].setting} and {scores[1].setting}")
 
 
-def _table(rows: "list[Row]", first: str, second: str) -> Any:
+def _table(rows: "list[Row]", first: str, second: str, intervals: bool) -> Any:
     from rich.text import Text
 
     shown = table("held-out text", f"{first}>", f"{second}>", "difference>", f"{second} is")
     styles = {"better": "green", "worse": "red"}
     for row in rows:
-        difference = "" if row.difference is None else f"{row.difference:+.4f} [{row.low:+.3f}, {row.high:+.3f}]"
-        text = f"{row.domain} {row.set} ({row.documents:,})"
+        difference = "" if row.difference is None else f"{row.difference:+.4f}"
+        if difference and intervals:
+            difference += f" [{row.low:+.3f}, {row.high:+.3f}]"
         shown.add_row(
-            text, _cell(row.first), _cell(row.second), difference, Text(row.verdict, styles.get(row.verdict, "dim"))
+            f"{row.domain} {row.set} ({row.documents:,})",
+            _cell(row.first, intervals),
+            _cell(row.second, intervals),
+            difference,
+            Text(row.verdict, styles.get(row.verdict, "dim")),
         )
     return shown
 
 
-def _cell(score: "Mapping[str, Any]") -> str:
+def _cell(score: "Mapping[str, Any]", interval: bool) -> str:
     if not score.get("documents"):
         return "no documents"
-    return f"{score['bits_per_byte']:.4f} [{score['low']:.3f}, {score['high']:.3f}]"
+    said = f"{score['bits_per_byte']:.4f}"
+    return f"{said} [{score['low']:.3f}, {score['high']:.3f}]" if interval else said

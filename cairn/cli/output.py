@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDE = 200  # columns where there is no terminal that could be too narrow
+HIGH = 50  # lines; a table takes as many as it has
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
@@ -25,20 +26,30 @@ def show(shown: "Table") -> None:
     """Print a table. Text is shown as it is: `[` in a value is no markup."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False, emoji=False)
+    # Unless both are given, rich takes a terminal that cannot show colours for one of 80 columns.
+    console = Console(width=width(), height=HIGH, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(shown)
     for line in captured.get().splitlines():
         print(line.rstrip())
 
 
+def width() -> int:
+    """Columns that a table may take."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+
+
 def table(*columns: str) -> "Table":
-    """A table without lines. A column whose name ends in `>` is aligned to the right."""
+    """A table without lines. A column whose name ends in `>` holds numbers."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+        number = column.endswith(">")
+        # A number that is broken over two lines reads as another one.
+        made.add_column(
+            column.removesuffix(">"), justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cairn.lineage.artifact import digest_of
-from tests.cli.conftest import Cairn
+from tests.cli.conftest import Cairn, on_a_terminal
 from tests.pipelines.project import Project
 
 
@@ -140,10 +140,37 @@ def test_two_runs_are_found_by_revision_digest_and_folder_and_their_recipes_comp
     assert "made alike" in cairn("compare", ".", "HEAD", at=copy.root).out
 
 
-def test_scores_that_left_the_store_are_told(cairn: Cairn, copy: Project) -> None:
+def test_scores_that_are_no_longer_kept_are_told_with_the_way_out(cairn: Cairn, copy: Project) -> None:
     shutil.rmtree(copy.root / ".dvc" / "cache")
-    scores = copy.digests()["scores"]
-    said = cairn("compare", str(scores)[:12], at=copy.root)
+    name = str(copy.digests()["scores"])[:12]
+    assert "made alike" in cairn("compare", name, at=copy.root).out, "they lie in the project still"
+    shutil.rmtree(copy.root / "artifacts" / "scores")
+    said = cairn("compare", name, str(copy.root), at=copy.root)
     assert said.code == 2
-    assert "is missing from the store" in said.err
-    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"error: {name}: its scores are known, but no longer kept: `cairn run` keeps only the ")
+    assert said.err.endswith("or use `dvc repro`, which keeps those of every run\n")
+
+
+def test_a_scores_folder_is_attested_by_the_project_that_it_lies_in(
+    cairn: Cairn, built: Project, tmp_path: Path
+) -> None:
+    said = cairn("compare", str(built.root / "artifacts" / "scores"), str(built.root), at=tmp_path)
+    assert said.code == 0
+    assert said.out.startswith("made alike: ")
+
+
+def test_a_narrow_terminal_breaks_no_number_and_no_word(tmp_path: Path) -> None:
+    bits = {f"d{number}": 300.0 + number for number in range(40)}
+    folder = tmp_path / "a-folder-with-quite-a-long-name"
+    write_scores(folder, bits)
+    write_scores(
+        tmp_path / "other", {name: value + (number % 2 or -1) for number, (name, value) in enumerate(bits.items())}
+    )
+    for columns in (60, 80):
+        lines = on_a_terminal("compare", str(folder), "other", at=tmp_path, columns=columns).splitlines()
+        (row,) = [line for line in lines if line.startswith("notes naive")]
+        assert [word for word in row.split() if "." in word] == ["3.1950", "3.1950", "+0.0000"]
+        assert max(len(line) for line in lines[lines.index("") + 2 : lines.index(f"first: {folder}")]) <= columns
+        assert {"not", "clearly", "different"} <= {word for line in lines for word in line.split()}
+        assert not any("[" in line for line in lines)
+    assert "+0.0000 [-0.0" in on_a_terminal("compare", str(folder), "other", at=tmp_path, columns=160)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cairn
+from tests.cli.conftest import Cairn, on_a_terminal
 from tests.pipelines.project import Project
 
 
@@ -77,6 +77,28 @@ def test_what_is_no_model_is_told(cairn: Cairn, built: Project, words: str, mess
     said = cairn("generate", "The", *words.split(), at=built.root)
     assert said.code == 2
     assert said.err.splitlines()[-1].startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(("prompt", "place"), [("ab\udcff", "the prompt"), ("-", "stdin")])
+def test_a_prompt_that_is_no_text_is_told(cairn: Cairn, built: Project, prompt: str, place: str) -> None:
+    said = cairn("generate", prompt, at=built.root, stdin=b"ab\xff")
+    assert said.code == 2
+    assert said.err == f"error: {place}: is not UTF-8 (byte 2): convert it, as with `iconv -t utf-8`\n"
+
+
+def test_a_seed_that_torch_does_not_take_is_told(cairn: Cairn, built: Project) -> None:
+    said = cairn("generate", "The", "--seed", str(2**63), at=built.root)
+    assert said.code == 2
+    assert said.err.startswith("error: Invalid value for '--seed'")
+    assert said.err.count("\n") == 1
+
+
+def test_a_terminal_is_shown_what_would_steer_it(cairn: Cairn, built: Project) -> None:
+    asked = ("generate", "The \x1b[2J\u202ecairn", "--tokens", "1", "--model", "artifacts/checkpoint")
+    shown = on_a_terminal(*asked, at=built.root, columns=80)
+    assert shown.startswith("The ␛[2J⟨U+202E⟩cairn")
+    # A file or another program gets the text as it is.
+    assert cairn(*asked, at=built.root).out.startswith("The \x1b[2J\u202ecairn")
 
 
 def test_before_there_is_a_model_the_way_to_one_is_told(cairn: Cairn, tmp_path: Path) -> None:
