@@ -1,6 +1,9 @@
 """A recipe as a person wrote it: changed key by key, with its comments, order and spelling kept."""
 
+import difflib
+import itertools
 from collections.abc import Mapping, Sequence
+from functools import cache
 from io import StringIO
 from typing import Any
 
@@ -8,14 +11,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
-
-class _Representer(RoundTripRepresenter):
-    """Writes null as `null`; ruamel would leave the place empty, as if something had been forgotten."""
-
-
-_Representer.add_representer(
-    type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-)
+# Columns that a mapping, the text of a list's item, and its hyphen are moved in by: the ways in which YAML is written.
+COLUMNS = ((2, 4, 2), (2, 2, 0), (4, 6, 4), (4, 4, 2), (4, 2, 0), (4, 4, 0))
+# Empty, as ruamel would have it, looks as if something had been forgotten; but some write it so.
+NULLS = ("null", "", "~")
 
 
 def read(text: str) -> Any:
@@ -23,17 +22,32 @@ def read(text: str) -> Any:
     return _yaml().load(text)
 
 
-def write(recipe: Any) -> str:
-    """The text of a mapping from `read`."""
+def write(recipe: Any, like: str) -> str:
+    """The text of a mapping from `read`, written the way the text `like` is, so that other lines stay as they are."""
+    untouched = read(like)
+    best = min(itertools.product(COLUMNS, NULLS), key=lambda way: _changed(like, _dumped(untouched, *way)))
     _close_gaps(recipe)
-    text = StringIO()
-    _yaml().dump(recipe, text)
-    return text.getvalue()
+    return _dumped(recipe, *best)
 
 
 def lines(text: str) -> dict[str, int]:
     """The line (from 1) of every key that is written down, by its dotted name; items of lists are numbered."""
     return dict(_lines(read(text), ""))
+
+
+def _dumped(recipe: Any, columns: tuple[int, int, int], null: str) -> str:
+    mapping, sequence, offset = columns
+    yaml = _yaml()
+    yaml.indent(mapping=mapping, sequence=sequence, offset=offset)
+    yaml.Representer = _representer(null)
+    text = StringIO()
+    yaml.dump(recipe, text)
+    return text.getvalue()
+
+
+def _changed(before: str, after: str) -> int:
+    """How many lines differ."""
+    return len(list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0)))
 
 
 def _close_gaps(node: Any) -> None:
@@ -74,6 +88,15 @@ def _yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.Representer = _Representer
     return yaml
+
+
+@cache
+def _representer(null: str) -> type[RoundTripRepresenter]:
+    class Representer(RoundTripRepresenter):
+        """Writes null in this way."""
+
+    Representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", null)
+    )
+    return Representer

@@ -132,8 +132,20 @@ def test_a_fault_in_an_override_names_the_override(tmp_path: Path, override: str
 
 
 def test_a_missing_recipe_says_where_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=re.escape("params.yaml: no such recipe: copy one from recipes/")):
+    with pytest.raises(RecipeError, match=re.escape("params.yaml: no such file: `cairn init` writes one")):
         load(Recipe, tmp_path / "params.yaml")
+
+
+def test_a_missing_file_that_is_no_recipe_is_not_called_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"profile\.yaml: no such file$"):
+        load(Recipe, tmp_path / "profile.yaml")
+
+
+def test_the_version_may_be_overridden_and_is_checked_then_too(tmp_path: Path) -> None:
+    assert read(tmp_path, "pretrain: {}\n", f"cairn={installed()}") == Recipe()
+    said = refused(tmp_path, f"cairn: {installed()}\n", "cairn=99.0")
+    assert said.startswith("override 'cairn=99.0': cairn: write the version of Cairn as ")
+    assert refused(tmp_path, "pretrain: {}\n", "cairn=99.0.0").startswith("override 'cairn=99.0.0': cairn: written for")
 
 
 def test_a_recipe_that_is_no_text_is_named(tmp_path: Path) -> None:

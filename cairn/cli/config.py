@@ -10,6 +10,7 @@ from cairn.errors import RecipeError
 
 if TYPE_CHECKING:
     from cairn.reference import Key
+    from components.recipe import Recipe
 
 app = typer.Typer(help="Show, change and explain the recipe in force.", no_args_is_help=True)
 
@@ -57,18 +58,20 @@ def set_keys(
     from cairn import recipe_text
     from cairn.lineage.artifact import written_aside
     from components.recipe import Recipe
-    from pipelines.differences import differences, flat
+    from pipelines.differences import differences
     from pipelines.stages import RECIPE
 
     before = cairn.recipe.load(Recipe, RECIPE)
     after = cairn.recipe.load(Recipe, RECIPE, changes)
-    said = recipe_text.read(RECIPE.read_text(encoding="utf-8"))
+    old = RECIPE.read_text(encoding="utf-8")
+    said = recipe_text.read(old)
+    then = _flat(before, said)
     for change in changes:
         cairn.recipe.apply(said, change, lambda value, _: recipe_text.read(value))
-    text = recipe_text.write(said)
+    text = recipe_text.write(said, like=old)
     if cairn.recipe.loads(Recipe, text, str(RECIPE)) != after:
         raise RecipeError(f"{RECIPE}: cannot be changed without changing more than was asked: edit it by hand")
-    for one in differences("recipe", flat(before.model_dump(mode="json")), flat(after.model_dump(mode="json"))):
+    for one in differences("recipe", then, _flat(after, said)):
         print(f"{one.name}: {written(one.then)} → {written(one.now)}")
     if not dry_run:
         with written_aside(RECIPE) as aside:
@@ -106,6 +109,13 @@ def explain(
     for paper in found.papers:
         rows.add_row("  paper", paper)
     return show(rows)
+
+
+def _flat(recipe: "Recipe", said: Any) -> dict[str, Any]:
+    """A recipe by dotted keys, with the version of Cairn that its text says it is for: no section holds that."""
+    from pipelines.differences import flat
+
+    return {name: said[name] for name in ("cairn",) if name in said} | flat(recipe.model_dump(mode="json"))
 
 
 def _values() -> dict[str, tuple[Any, str]]:

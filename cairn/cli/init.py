@@ -60,6 +60,10 @@ def init(
     standing = [str(path) for path in (RECIPE, Path("dvc.yaml")) if path.exists()]
     if standing and not force:
         raise RecipeError(f"{standing[0]}: is there already: --force replaces it, or begin in an empty folder")
+    if not text:
+        unused = [f"--{name}" for name, said in (("licence", licence), ("kind", kind), ("domain", domain)) if said]
+        if unused:
+            raise RecipeError(f"{unused[0]}: says something about your own text: name the text with --text")
     content = _recipe(recipe)
     if text:
         content = _with_sources(content, [_source(uri, licence, kind, domain) for uri in text])
@@ -97,7 +101,7 @@ def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
         source["name"] = _unused(source["name"], names)
     said = recipe_text.read(content)
     recipe_text.replace(said["snapshot"]["sources"], sources)
-    content = recipe_text.write(said)
+    content = recipe_text.write(said, like=content)
     for index, checked in enumerate(cairn.recipe.loads(Recipe, content, "params.yaml").snapshot.sources):
         if "://" not in checked.uri:
             find(checked, f"snapshot.sources[{index}]")

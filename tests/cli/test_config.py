@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 import cairn.recipe
 from cairn.reference import keys
+from cairn.version import installed
 from components.recipe import Recipe
 from tests.cli.conftest import Cairn
 
@@ -67,6 +69,45 @@ def test_set_says_what_changed_and_a_dry_run_changes_nothing(cairn: Cairn, folde
     said = cairn("config", "set", "pretrain.steps=7", "pretrain.clip=1.0", "--dry-run", at=folder)
     assert said.out == f"pretrain.steps: {STEPS} → 7\n"
     assert (folder / "params.yaml").read_text() == TINY
+
+
+@pytest.mark.parametrize("null", ["null", "", "~"])
+@pytest.mark.parametrize(
+    ("mapping", "sequence", "offset"), [(2, 4, 2), (2, 2, 0), (4, 6, 4), (4, 4, 2), (4, 2, 0), (4, 4, 0)]
+)
+def test_set_leaves_other_lines_alone_however_they_are_moved_in(
+    cairn: Cairn, folder: Path, mapping: int, sequence: int, offset: int, null: str
+) -> None:
+    margin, item = " " * mapping, " " * offset + "-" + " " * (sequence - offset - 1)
+    recipe: dict[str, Any] = YAML(typ="safe").load(TINY)
+    (first, second), others = recipe["snapshot"]["sources"], {**recipe, "snapshot": None}
+    lines = ["snapshot:  # what is read", f"{margin}sources:"]
+    for source in (first, second):
+        pairs = [f"{key}: {value}" for key, value in source.items()]
+        lines += [f"{margin}{item}{pairs[0]}", *(f"{margin}{' ' * sequence}{pair}" for pair in pairs[1:])]
+    del others["snapshot"], others["ingest"]
+    lines += ["ingest:", f"{margin}gopher:", f"{margin}{margin}min_words: {null}".rstrip()]
+    lines += [f"{name}: {json.dumps(section)}" for name, section in others.items()]
+    before = "\n".join([*lines, ""])
+    (folder / "params.yaml").write_text(before)
+    said = cairn("config", "set", "snapshot.sources.1.domain=help", at=folder)
+    assert said.code == 0, said.err
+    assert (folder / "params.yaml").read_text() == before.replace("domain: text", "domain: help")
+
+
+def test_set_tells_a_section_that_becomes_null_from_one_that_is_not_there(cairn: Cairn, folder: Path) -> None:
+    said = cairn("config", "set", "ingest.c4=null", at=folder).out.splitlines()
+    assert said[0] == "ingest.c4: (absent) → null"
+    assert "ingest.c4.lorem_ipsum: true → (absent)" in said[1:]
+
+
+def test_set_says_for_which_cairn_a_recipe_is(cairn: Cairn, folder: Path) -> None:
+    (folder / "params.yaml").write_text(TINY.replace(f"cairn: {installed()}\n\n", ""))
+    assert cairn("config", "set", f"cairn={installed()}", at=folder).out == f"cairn: (absent) → {installed()}\n"
+    assert (folder / "params.yaml").read_text().endswith(f"\ncairn: {installed()}\n")
+    said = cairn("config", "set", "cairn=99.0.0", at=folder)
+    assert said.code == 2
+    assert said.err.startswith("error: override 'cairn=99.0.0': cairn: written for Cairn 99.0.0, but ")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_own_text_takes_the_place_of_the_sources_and_every_comment_stays(cairn: 
         ("--text note --licence CC0-1.0", "snapshot.sources[0].uri: note: no such file, folder or object"),
         ("--text notes --licence mine!", "params.yaml:12: snapshot.sources.0.licence: 'mine!' is not"),
         ("--text notes --licence CC0-1.0 --kind poem", "params.yaml:11: snapshot.sources.0.kind: input should be"),
+        ("--licence CC0-1.0 --kind code", "--licence: says something about your own text: name the text with --text"),
         ("--recipe tyni", "--recipe tyni: no such recipe; there are tiny"),
     ],
 )

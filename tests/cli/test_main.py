@@ -55,12 +55,12 @@ def test_debug_shows_the_traceback_wherever_it_stands(cairn: Cairn, tmp_path: Pa
     said = cairn(*words.split(), at=tmp_path)
     assert said.code == 2
     assert "Traceback" in said.err
-    assert said.err.endswith("error: params.yaml: no such recipe: copy one from recipes/ to params.yaml\n")
+    assert said.err.endswith("error: params.yaml: no such file: `cairn init` writes one\n")
 
 
 def test_without_debug_there_is_no_traceback(cairn: Cairn, tmp_path: Path) -> None:
     said = cairn("status", at=tmp_path)
-    assert said.err == "error: params.yaml: no such recipe: copy one from recipes/ to params.yaml\n"
+    assert said.err == "error: params.yaml: no such file: `cairn init` writes one\n"
 
 
 def test_a_recipe_of_a_newer_cairn_is_refused_by_that(cairn: Cairn, tmp_path: Path) -> None:
