@@ -76,7 +76,7 @@ def dag() -> Finding:
     path = Path("dvc.yaml")
     if not path.exists():
         return Finding("dag", "warn", "no dvc.yaml: `cairn run` works, `dvc repro` does not", "`cairn dag --write`")
-    if path.read_text(encoding="utf-8") != dvc_yaml():
+    if path.read_bytes() != dvc_yaml().encode():
         return Finding("dag", "warn", "dvc.yaml is not what the stages say", "`cairn dag --write` writes it anew")
     return Finding("dag", "ok", "dvc.yaml is what the stages say")
 
@@ -106,6 +106,13 @@ def store() -> Finding:
 
     opened = Store.default()
     found = partial(Finding, "store")
+    if "://" not in opened.url and not os.path.lexists(opened.url):
+        # To look must not leave a store where there may not even be a project.
+        if not _writable(Path(opened.url)):
+            return found(
+                "fail", f"{opened.url}: is not there and cannot be made", "set CAIRN_STORE to a folder of yours"
+            )
+        return found("ok", f"none yet: the first run makes {opened.url}")
     said: list[str] = []
     # A store that cannot be reached may be tried for minutes; nobody waits for that, and a daemon ends with us.
     probe = threading.Thread(target=lambda: said.append(_probe(opened)), daemon=True)
@@ -143,9 +150,8 @@ def key() -> Finding:
 
     path = home() / "signing-key.pem"
     if not path.exists():
-        place = next((parent for parent in path.parents if parent.exists()), Path())
-        if not os.access(place, os.W_OK):
-            said = f"none yet, and {place} cannot be written to"
+        if not _writable(path):
+            said = f"none yet, and {path} cannot be written"
             return Finding("signing key", "fail", said, "set CAIRN_HOME to a folder of yours")
         return Finding("signing key", "ok", f"none yet: the first run makes {path}")
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -154,6 +160,12 @@ def key() -> Finding:
     signing_key()
     others = len(trusted_keys()) - 1
     return Finding("signing key", "ok", f"{path}{f'; {others} others are trusted' if others else ''}")
+
+
+def _writable(path: Path) -> bool:
+    """Whether something that is not there can be made, with the folders above it."""
+    above = next((parent for parent in path.absolute().parents if parent.exists()), Path())
+    return above.is_dir() and os.access(above, os.W_OK)
 
 
 def _probe(opened: "Store") -> str:

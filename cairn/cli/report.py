@@ -20,9 +20,14 @@ def report(
     from cairn.lineage.store import Store
     from components.report.page import checkpoint_of, with_times
     from components.report.times import times_of
-    from pipelines.stages import place
+    from pipelines.stages import place, stages
 
     path = place("report") / "report.html"
+    for artifact in (made for stage in stages() for made in stage.outputs.values()):
+        if output.resolve().is_relative_to(artifact.resolve()):
+            raise ArtifactError(
+                f"--output {output}: {artifact} is an artifact and stays as it was made: write elsewhere"
+            )
     try:
         page = path.read_text(encoding="utf-8")
     except FileNotFoundError:

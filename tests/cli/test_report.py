@@ -18,6 +18,15 @@ def test_the_copy_has_the_times_and_the_artifact_stays(cairn: Cairn, copy: Proje
     assert (copy.root / "artifacts" / "report" / "report.html").read_text() == artifact
 
 
+@pytest.mark.parametrize("target", ["artifacts/report/report.html", "artifacts/model/page.html", "sources.lock.json"])
+def test_a_copy_is_not_written_into_an_artifact(cairn: Cairn, copy: Project, target: str) -> None:
+    before = copy.digests()
+    said = cairn("report", "--output", str(copy.root / target), at=copy.root)
+    assert said.code == 2
+    assert said.err.endswith(" is an artifact and stays as it was made: write elsewhere\n")
+    assert copy.digests() == before
+
+
 def test_it_is_opened_where_it_is(cairn: Cairn, copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
