@@ -20,7 +20,7 @@ from components.report.component import report
 from components.snapshot.component import snapshot
 from components.tokenize.component import tokenize
 from pipelines import guard
-from pipelines.profile import Profile
+from pipelines.profile import HOME, Machine, Profile
 
 COMPILED = Path(__file__).parent / "compiled" / "pretraining.yaml"
 """The pipeline compiled without a profile. A test compares it with what the code compiles to."""
@@ -85,6 +85,10 @@ def settled(task: Any, profile: Profile) -> Any:
         task.set_env_variable("CAIRN_IMAGE", machine.image)  # for the attestation: a container cannot tell
     for name, value in machine.environment.items():
         task.set_env_variable(name, value)
+    if profile.signing_key is not None:
+        task.set_env_variable("CAIRN_HOME", HOME)
+    if secrets := mounted(profile.signing_key, machine):
+        task.platform_config["kubernetes"] = secrets
     if machine.cpu is not None:
         task.set_cpu_request(machine.cpu).set_cpu_limit(machine.cpu)
     if machine.memory is not None:
@@ -92,3 +96,27 @@ def settled(task: Any, profile: Profile) -> Any:
     if machine.accelerator is not None:
         task.set_accelerator_type(machine.accelerator).set_accelerator_limit(machine.accelerators)
     return task
+
+
+def mounted(signing_key: str | None, machine: Machine) -> dict[str, Any]:
+    """What a pod takes from Kubernetes secrets, as kfp's message KubernetesExecutorConfig.
+
+    The package kfp-kubernetes makes the same messages; for two fields it is not worth a dependency.
+    """
+
+    def secret(name: str) -> dict[str, Any]:
+        # Older versions of Kubeflow read the first, newer ones the second.
+        return {
+            "secretName": name,
+            "secretNameParameter": {"runtimeValue": {"constant": name}},
+            "optional": False,
+        }
+
+    taken: dict[str, Any] = {}
+    for variable, reference in machine.secrets.items():
+        name, _, key = reference.partition("/")
+        said = {**secret(name), "keyToEnv": [{"secretKey": key, "envVar": variable}]}
+        taken.setdefault("secretAsEnv", []).append(said)
+    if signing_key is not None:
+        taken["secretAsVolume"] = [{**secret(signing_key), "mountPath": HOME}]
+    return taken

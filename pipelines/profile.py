@@ -5,10 +5,11 @@ Without one, the compiled pipeline holds a placeholder for the images and cannot
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 import cairn.recipe
 from cairn.recipe import Section
@@ -24,6 +25,12 @@ def _pinned(image: str) -> str:
 
 Image = Annotated[str, AfterValidator(_pinned)]
 
+_SECRET = r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
+"""The name of a Kubernetes secret."""
+
+HOME = "/etc/cairn"
+"""Where a pod finds the signing key that a profile names: its `CAIRN_HOME`."""
+
 
 class Machine(Section):
     """What one stage runs in. What is not said is left to the cluster."""
@@ -34,12 +41,35 @@ class Machine(Section):
     """Processors, as Kubernetes writes them: `2`, `500m`."""
     memory: str | None = Field(default=None, pattern=r"^\d+([EPTGMK]i?)?$")
     """As Kubernetes writes it: `16Gi`."""
-    accelerator: str | None = None
+    accelerator: str | None = Field(default=None, pattern=r"^[\w./-]+$")
     """Its resource name: `nvidia.com/gpu`."""
     accelerators: int = Field(default=1, ge=1)
     """How many, when there is an `accelerator`."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Variables such as `CAIRN_PROCESSES` and `CAIRN_WORK`. Never a secret: whoever sees the pipeline sees them."""
+    secrets: dict[str, str] = Field(default_factory=dict)
+    """Variables that a Kubernetes secret in the pipeline's namespace holds, as `secret-name/key` in it."""
+
+    @field_validator("environment", "secrets")
+    @classmethod
+    def _variables(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name in variables:
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no name of a variable: letters, digits and _ make one")
+            if name == "CAIRN_IMAGE":
+                raise ValueError(f"{name} is set to `image`: attestations say with it what the stage ran in")
+        return variables
+
+    @field_validator("secrets")
+    @classmethod
+    def _references(cls, secrets: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name, reference in secrets.items():
+            if not re.fullmatch(rf"{_SECRET}/[-\w.]+", reference):
+                # Perhaps the secret itself, so it is not repeated.
+                raise ValueError(f"{name}: write secret-name/key: a Kubernetes secret, and the key in it")
+            if name in info.data.get("environment", {}):
+                raise ValueError(f"{name} is in `environment` too: take it out of one")
+        return secrets
 
 
 class Profile(Section):
@@ -47,13 +77,18 @@ class Profile(Section):
 
     image: Image = PLACEHOLDER
     """The image of every stage that does not name its own."""
+    signing_key: str | None = Field(default=None, pattern=rf"^{_SECRET}$")
+    """The Kubernetes secret that holds the one key, as `signing-key.pem`, which all stages sign attestations with and
+    know each other's by. Null where the image or a volume has it at `CAIRN_HOME`."""
     stages: dict[str, Machine] = Field(default_factory=dict)
     """Stage name to what it needs."""
 
     @field_validator("stages")
     @classmethod
-    def _known(cls, stages: dict[str, Machine]) -> dict[str, Machine]:
-        for name in stages:
+    def _known(cls, stages: dict[str, Machine], info: ValidationInfo) -> dict[str, Machine]:
+        for name, machine in stages.items():
+            if info.data.get("signing_key") and "CAIRN_HOME" in {*machine.environment, *machine.secrets}:
+                raise ValueError(f"{name}: CAIRN_HOME is where `signing_key` is mounted: name only one of them")
             if name not in NAMES:
                 close = difflib.get_close_matches(name, NAMES, n=1)
                 raise ValueError(

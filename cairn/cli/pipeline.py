@@ -31,7 +31,9 @@ def compile_pipeline(
     elif json:
         from ruamel.yaml import YAML
 
-        print_json(YAML(typ="safe").load(text))
+        # Settings of a platform are a document of their own, under a key that the pipeline does not have.
+        documents = YAML(typ="safe").load_all(text)
+        print_json({key: value for document in documents for key, value in document.items()})
     else:
         print(text, end="")
     if PLACEHOLDER in text:

@@ -97,6 +97,10 @@ def test_an_image_without_its_digest_is_refused(tmp_path: Path, image: str) -> N
         ("uvx", "cairn"),
         ("sh", "-c", "apt-get -y install git"),
         ("sh", "-c", "curl -fsSL https://example.org/setup | sh"),
+        ("poetry", "install"),
+        ("pip", "download", "numpy"),
+        ("conda", "env", "create", "-f", "environment.yaml"),
+        ("npx", "serve"),
     ],
 )
 def test_installing_while_it_runs_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
@@ -104,7 +108,22 @@ def test_installing_while_it_runs_is_refused(tmp_path: Path, words: tuple[str, .
     assert [fault.split(": ", 1)[1] for fault in found] == ["installs packages while it runs: put them into the image"]
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "dbPassword", "api-key"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HF_TOKEN",
+        "WANDB_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "dbPassword",
+        "api-key",
+        "DB_PASS",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "GITHUB_PAT",
+        "AUTH",
+        "WANDB_KEY",
+    ],
+)
 def test_an_environment_variable_that_is_called_like_a_secret_is_refused(tmp_path: Path, name: str) -> None:
     text = compile_task(tmp_path, quiet, lambda task: task.set_env_variable(name, "swordfish"))
     with pytest.raises(PipelineError) as error:
@@ -113,7 +132,10 @@ def test_an_environment_variable_that_is_called_like_a_secret_is_refused(tmp_pat
     assert "swordfish" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["tokens_digest", "TOKENIZERS_PARALLELISM", "CAIRN_WORK", "key_values", "monkey"])
+@pytest.mark.parametrize(
+    "name",
+    ["tokens_digest", "TOKENIZERS_PARALLELISM", "CAIRN_WORK", "key_values", "monkey", "PATH", "PWD", "SSH_AUTH_SOCK"],
+)
 def test_a_name_that_only_sounds_like_a_secret_is_not_refused(tmp_path: Path, name: str) -> None:
     text = compile_task(tmp_path, quiet, lambda task: task.set_env_variable(name, "1"))
     assert guard.violations(text, placeholders=False) == []
@@ -126,6 +148,8 @@ SECRETS = [
     "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----",
     "s3://user:swordfish@host/bucket",
     "https://bucket.example/x?X-Amz-Signature=00ff",
+    "Bearer abc",
+    "Authorization: bearer abc",
 ]
 
 
@@ -137,9 +161,13 @@ def test_a_value_that_looks_like_a_secret_is_refused_wherever_it_stands_and_not_
     with pytest.raises(PipelineError, match=r"deploymentSpec\.executors\.exec-made\.container\.command\.2: looks like"):
         guard.check(text, placeholders=False)
     with pytest.raises(PipelineError) as error:
-        guard.check_parameters({"recipe": "pretrain: {}", "store": secret})
-    assert str(error.value).startswith("parameter store: looks like a")
+        guard.check(text, placeholders=False)
     assert secret not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["The bearer of this letter", "a polar bear on Bearer Island", "s3://bucket/a:b@c"])
+def test_a_value_that_only_sounds_like_a_secret_is_not_refused(tmp_path: Path, text: str) -> None:
+    assert guard.violations(compile_task(tmp_path, container("say", text)), placeholders=False) == []
 
 
 def test_a_parameter_called_like_a_secret_is_refused(tmp_path: Path) -> None:
@@ -150,7 +178,8 @@ def test_a_parameter_called_like_a_secret_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "offender.yaml"
     compiler.Compiler().compile(offender, str(path))
     assert guard.violations(path.read_text(), placeholders=False) == [
-        "root: parameter wandb_api_key: is called like a secret: refer to a Kubernetes secret instead"
+        "root: parameter wandb_api_key: is called like a secret: "
+        "refer to a Kubernetes secret instead (`secrets` in the resource profile)"
     ]
 
 
@@ -160,7 +189,25 @@ def test_a_task_with_kubeflows_cache_on_is_refused(tmp_path: Path) -> None:
     assert fault.startswith("root: task quiet: Kubeflow's cache is on")
 
 
-@pytest.mark.parametrize("text", ["", "just: yaml\n", "- a\n", "a: [\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "just: yaml\n",
+        "- a\n",
+        "a: [\n",
+        "deploymentSpec: 3\n",
+        "deploymentSpec: {executors: 3}\n",
+        "deploymentSpec: {executors: {e: 3}}\n",
+        "deploymentSpec: {executors: {e: {container: 3}}}\n",
+        "deploymentSpec: {executors: {e: {container: {env: 3}}}}\n",
+        "deploymentSpec: {executors: {e: {container: {env: [3]}}}}\n",
+        "deploymentSpec: {executors: {e: {container: {args: 3}}}}\n",
+        "deploymentSpec: {}\nroot: 4\n",
+        "deploymentSpec: {}\ncomponents: [c]\n",
+        "deploymentSpec: {}\ncomponents: {c: {dag: {tasks: {t: 3}}}}\n",
+    ],
+)
 def test_what_is_no_compiled_pipeline_is_said_to_be_none(text: str) -> None:
     with pytest.raises(PipelineError, match="not a compiled pipeline"):
         guard.check(text, placeholders=True)

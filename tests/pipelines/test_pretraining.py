@@ -1,5 +1,6 @@
 """The compiled pipeline: what is kept in the repository, its edges, its machines."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,55 @@ def test_a_profile_puts_each_stage_on_its_machine() -> None:
     assert "resources" not in containers["exec-evaluate"]
 
 
+def test_a_profile_takes_secrets_and_the_signing_key_from_kubernetes(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(
+        f"image: {IMAGE}\nsigning_key: cairn-key\nstages:\n  pretrain: {{secrets: {{WANDB_API_KEY: wandb/api-key}}}}\n"
+    )
+    pipeline, platforms = YAML(typ="safe").load_all(compiled(Profile.read(path)))
+    executors = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    # As kfp-kubernetes 2.17.0 writes them for use_secret_as_volume and use_secret_as_env.
+    key = {
+        "secretName": "cairn-key",
+        "secretNameParameter": {"runtimeValue": {"constant": "cairn-key"}},
+        "optional": False,
+        "mountPath": "/etc/cairn",
+    }
+    wandb = {
+        "secretName": "wandb",
+        "secretNameParameter": {"runtimeValue": {"constant": "wandb"}},
+        "optional": False,
+        "keyToEnv": [{"secretKey": "api-key", "envVar": "WANDB_API_KEY"}],
+    }
+    assert executors.pop("exec-pretrain") == {"secretAsVolume": [key], "secretAsEnv": [wandb]}
+    assert executors == {f"exec-{name}": {"secretAsVolume": [key]} for name in NAMES if name != "pretrain"}
+    for one in pipeline["deploymentSpec"]["executors"].values():
+        assert {"name": "CAIRN_HOME", "value": "/etc/cairn"} in one["container"]["env"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("accelerator: ''", "stages.pretrain.accelerator: "),
+        ("environment: {A B: c}", "stages.pretrain.environment: 'A B' is no name of a variable"),
+        ("environment: {CAIRN_IMAGE: other}", "stages.pretrain.environment: CAIRN_IMAGE is set to `image`"),
+        ("secrets: {CAIRN_IMAGE: a/b}", "stages.pretrain.secrets: CAIRN_IMAGE is set to `image`"),
+        ("secrets: {DB_PASS: Swordfish}", "stages.pretrain.secrets: DB_PASS: write secret-name/key"),
+        ("{environment: {A: b}, secrets: {A: b/c}}", "stages.pretrain.secrets: A is in `environment` too"),
+        ("environment: {CAIRN_HOME: /keys}", "stages: pretrain: CAIRN_HOME is where `signing_key` is mounted"),
+    ],
+)
+def test_a_profile_says_nothing_that_a_cluster_would_refuse_or_an_attestation_would_believe(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(f"signing_key: cairn-key\nstages:\n  pretrain:\n    {text}\n".replace("\n    {", " {"))
+    with pytest.raises(RecipeError) as error:
+        Profile.read(path)
+    assert said in str(error.value)
+    assert "Swordfish" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -179,6 +229,15 @@ def test_cairn_pipeline_compile_writes_what_a_profile_says(tmp_path: Path, capsy
     assert enter(["pipeline", "compile", "--profile", str(profile), "--output", str(output)]) == 0
     assert capsys.readouterr().err == ""
     assert output.read_text() == compiled(Profile(image=IMAGE))
+
+
+def test_a_pipeline_with_settings_of_a_platform_is_one_object_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(f"image: {IMAGE}\nsigning_key: cairn-key\n")
+    assert enter(["pipeline", "compile", "--profile", str(profile), "--json"]) == 0
+    assert {"deploymentSpec", "platforms"} < set(json.loads(capsys.readouterr().out))
 
 
 def test_a_secret_in_a_profile_is_refused_and_nothing_is_written(
