@@ -20,14 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import cairn.recipe
-from cairn.errors import ArtifactError, StoreError
+from cairn.errors import ArtifactError, AttestationError, PipelineError, StoreError
+from cairn.lineage import attestation
 from cairn.lineage.artifact import Artifact, canonical, written_aside
 from cairn.lineage.stage import Component, Outcome
 from cairn.lineage.store import Store, read_pin_file, write_pin_file
 from cairn.resources import Resources
+from components import secrets
 from components.door import check_version, section_of
 from components.recipe import Recipe
 from components.summary import Read, Summary
+
+RECIPE_LIMIT = 60_000
+"""Bytes. Kubeflow puts a recipe into two arguments of one command, into one of them as JSON, and Linux starts no
+command with an argument of more than 128 KiB."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ def enter(
         CairnError: bad input, or what `run` raises. No output is written then.
     """
     call = parse(component, arguments)
+    check_parameters({"recipe": call.recipe, "store": call.store})
+    _check_key()
     section = section_of(cairn.recipe.loads(Recipe, call.recipe, "recipe parameter"), component)
     inputs = {name: _input(name, path, call.digests[name]) for name, path in call.pins.items()}
     store = _open(call.store)
@@ -82,7 +90,7 @@ def enter(
         print(f"{component.name}: {outcome.value}", file=sys.stderr, flush=True)
     known = {**inputs, **made}
     summary: Callable[[Read], Summary] = import_module(f"components.{component.name}.summary").summary
-    seen = summary(lambda name, path: store.read_member(known[name], path))
+    seen = summary(Read(store, known))
     artifacts = {name: _pinned(store, digest) for name, digest in made.items()}
     for name, path in call.outputs.items():
         write_pin_file(path, artifacts[name])
@@ -117,6 +125,9 @@ def parse(component: Component, arguments: Sequence[str]) -> Call:
     given = parser.parse_args(arguments)
     check_version(component, given.for_version)
     pairs = {option: dict(pair.partition("=")[::2] for pair in getattr(given, option)) for option in options}
+    for option in ("input", "output"):
+        if "" in pairs[option].values():
+            parser.error(f"--{option} {' '.join(getattr(given, option))}: write it as NAME=FILE")
     for option, (_, names, _) in options.items():
         if set(pairs[option]) != set(names):
             parser.error(f"--{option}: takes {', '.join(names) or 'none'}; got {', '.join(pairs[option]) or 'none'}")
@@ -141,10 +152,43 @@ def _digest(text: str) -> str:
 
 def _executor_input(text: str) -> dict[str, Any]:
     """Kubeflow's ExecutorInput message as JSON: here, where its outputs go."""
-    message: dict[str, Any] = json.loads(text)
-    if not isinstance(message["outputs"]["outputFile"], str):
-        raise ValueError("outputs.outputFile is not a path")
+    try:
+        message: dict[str, Any] = json.loads(text)
+        outputs = message["outputs"]
+        said = isinstance(outputs["outputFile"], str)
+        for listed in outputs.get("artifacts", {}).values():
+            [descriptor] = listed["artifacts"]
+            said = said and isinstance(descriptor.get("metadata", {}), dict)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = False
+    if not said:
+        raise argparse.ArgumentTypeError("is not a message that says where each output goes: pass Kubeflow's {{$}}")
     return message
+
+
+def check_parameters(parameters: Mapping[str, str]) -> None:
+    """Raises PipelineError when a run-time parameter looks like a secret, which Kubeflow has shown to everybody by now,
+    or is too long to be handed on."""
+    for name, value in parameters.items():
+        for kind in secrets.kinds(value):
+            raise PipelineError(
+                f"parameter {name}: looks like {kind}: name a Kubernetes secret in the resource profile instead, and "
+                "change the secret: Kubeflow keeps what it was given"
+            )
+        if (size := len(value.encode())) > RECIPE_LIMIT:
+            raise PipelineError(
+                f"parameter {name}: is {size:,} bytes long, {RECIPE_LIMIT:,} can be handed on: leave out comments, or "
+                "name sources by a pattern"
+            )
+
+
+def _check_key() -> None:
+    """A pod that makes a key of its own is believed by no other, and all work is done again in each run."""
+    path = attestation.key_path()
+    if not path.exists():
+        raise AttestationError(
+            f"{path}: no signing key: mount the same one at CAIRN_HOME in every pod (`signing_key` in the profile)"
+        )
 
 
 def _input(name: str, path: Path, said: str) -> str:

@@ -2,13 +2,26 @@
 page. Each component says it in its `summary.py`, from a few small files of its outputs."""
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-Read = Callable[[str, str], bytes]
-"""The bytes of one small file, by the name of the output and the path in it."""
+from cairn.lineage.store import Store
 
 _MARKUP = frozenset(string.punctuation) - frozenset("-.,:")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What there is to say it from. Called, it gives the bytes of one small file, by the name of its artifact and the
+    path in it."""
+
+    store: Store
+    digests: Mapping[str, str]
+    """Of the inputs and outputs of the stage."""
+
+    def __call__(self, name: str, path: str) -> bytes:
+        """Raises StoreError when the file is not there, or not what its digest says."""
+        return self.store.read_member(self.digests[name], path)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from cairn.lineage import attestation
 from cairn.lineage.artifact import read_artifact
+from cairn.lineage.stage import Component
 from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from components import kubeflow
 from tests.pipelines.project import ROOT, small_recipe, write_text
 
 
@@ -23,6 +26,7 @@ class Cluster:
         self.root = root
         self.store = store
         self.recipe = small_recipe()
+        self.has_key = True
         if not (root / "text").exists():
             write_text(root / "text", documents=30)
 
@@ -45,11 +49,23 @@ class Cluster:
         if "digest" not in changed:
             arguments["digest"] = [f"{name}={self.digest(name)}" for name in inputs]
         arguments.update({name.replace("_", "-"): value for name, value in changed.items()})
+        # Each pod has a home of its own; only the key in it is the same.
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir()
+        if self.has_key:
+            attestation.signing_key()
+            shutil.copy(attestation.key_path(), self.home)
         words = [f"--{name}={one}" for name, v in arguments.items() for one in (v if isinstance(v, list) else [v])]
         done = subprocess.run(
             [sys.executable, "-m", f"components.{component}", "kubeflow", *words],
             cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CAIRN_WORK": str(self.root / "disk"), "CAIRN_WORKERS": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "CAIRN_HOME": str(self.home),
+                "CAIRN_WORK": str(self.root / "disk"),
+                "CAIRN_WORKERS": "1",
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -57,6 +73,10 @@ class Cluster:
         assert done.returncode == code, done.stderr
         assert done.stdout == ""
         return done.stderr
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
 
     def text(self) -> str:
         """The recipe as a parameter."""
@@ -193,6 +213,9 @@ def test_a_bucket_that_is_not_there_is_said_to_be_missing(tmp_path: Path, s3: st
         ({"recipe_text": ""}, "recipe parameter:1: a recipe is a mapping of sections"),
         ({"recipe_text": "- a\n"}, "recipe parameter:1: a recipe is a mapping of sections"),
         ({"for_version": "9.0.0"}, "ingest: asked for version 9.0.0, but"),
+        ({"store": "s3://me:swordfish@host/x"}, "parameter store: looks like a password in a URL: name a Kubernetes"),
+        ({"recipe_text": "# hf_" + "Ab3" * 12}, "parameter recipe: looks like a Hugging Face token: name a Kubernetes"),
+        ({"recipe_text": "#" * 60_001}, "parameter recipe: is 60,001 bytes long, 60,000 can be handed on"),
     ],
 )
 def test_bad_input_is_one_line_and_2_and_nothing_is_written(
@@ -202,9 +225,55 @@ def test_bad_input_is_one_line_and_2_and_nothing_is_written(
     printed = cluster.run("ingest", code=2, **change)
     assert said in printed
     assert len(printed.splitlines()) == 1
+    assert "swordfish" not in printed
     assert not cluster.pin("documents").exists()
     assert not cluster.told("ingest").exists()
     assert sorted(path for path in Path(cluster.store).rglob("*")) == before
+
+
+def test_a_pod_without_the_signing_key_is_refused_and_makes_none(cluster: Cluster) -> None:
+    cluster.has_key = False
+    said = cluster.run("ingest", code=2)
+    assert said.startswith(
+        f"error: {cluster.home / 'signing-key.pem'}: no signing key: mount the same one at CAIRN_HOME"
+    )
+    assert len(said.splitlines()) == 1
+    assert list(cluster.home.iterdir()) == []
+    assert not cluster.pin("documents").exists()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "{",
+        "{}",
+        "[]",
+        '{"outputs": []}',
+        '{"outputs": {"outputFile": 1}}',
+        '{"outputs": {"outputFile": "told", "artifacts": {"documents": {"artifacts": []}}}}',
+        '{"outputs": {"outputFile": "told", "artifacts": {"documents": {"artifacts": [{"metadata": 1}]}}}}',
+    ],
+)
+def test_a_message_that_does_not_say_where_outputs_go_is_a_usage_error(
+    message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--recipe-text=x", "--store=x", "--input=sources=x", "--digest=sources=x", "--output=documents=x"]
+    with pytest.raises(SystemExit) as ended:
+        kubeflow.parse(Component.of("components.ingest"), [*words, f"--executor-input={message}"])
+    assert ended.value.code == 2
+    assert "--executor-input: is not a message that says where each output goes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["--input=sources", "--input=sources=", "--output=documents"])
+def test_a_pin_without_a_path_is_a_usage_error(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"input": "--input=sources=x", "output": "--output=documents=x"}
+    option = word[2:].partition("=")[0]
+    words = ["--recipe-text=x", "--store=x", "--digest=sources=x", *{**given, option: word}.values()]
+    with pytest.raises(SystemExit) as ended:
+        kubeflow.parse(Component.of("components.ingest"), [*words, '--executor-input={"outputs": {"outputFile": "x"}}'])
+    assert ended.value.code == 2
+    assert f"--{option} {word.partition('=')[2]}: write it as NAME=FILE" in capsys.readouterr().err
 
 
 def test_a_key_that_this_version_does_not_know_is_named_by_line(cluster: Cluster) -> None:

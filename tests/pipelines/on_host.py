@@ -7,8 +7,12 @@ in the current folder: the commands, placeholders and messages are those of the 
 """
 
 import json
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from kfp import components, local
 from kfp.local import subprocess_task_handler
@@ -17,11 +21,20 @@ from kfp.local import subprocess_task_handler
 class HostTaskHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
     """Lets container components pass."""
 
+    env_vars: dict[str, str]
+
     def validate_image(self, image: str) -> None:
         """Any image: it is not used."""
 
     def validate_not_container_component(self, full_command: list[str]) -> None:
         """They are what is run here."""
+
+    def run(self) -> Any:
+        """In a home of its own, as a pod has one: only the key in it is the same."""
+        with tempfile.TemporaryDirectory() as home:
+            shutil.copy(Path(os.environ["CAIRN_HOME"], "signing-key.pem"), home)
+            self.env_vars = {**self.env_vars, "CAIRN_HOME": home}
+            return super().run()
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ import pytest
 
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.stage import Component
-from cairn.lineage.store import read_pin_file
+from cairn.lineage.store import Store, read_pin_file
+from components.report.page import checkpoint_of, with_times
+from components.report.times import times_of
 from pipelines.pretraining import COMPILED
 from pipelines.stages import NAMES, place, stages
 from tests.pipelines.project import Project
@@ -175,7 +177,10 @@ def test_a_person_reads_size_version_and_scores_at_the_artifacts(runs: Runs, bui
 
 def test_the_pages_are_the_report_the_model_card_and_the_scores(runs: Runs, built: Project) -> None:
     folders = runs.pods.folders("again")
-    assert (folders["report"] / "page").read_bytes() == (built.root / "artifacts/report/report.html").read_bytes()
+    html = (built.root / "artifacts/report/report.html").read_text()
+    times = times_of(Store(str(runs.pods.store)), checkpoint_of(html))
+    assert times is not None
+    assert (folders["report"] / "page").read_text() == with_times(html, times)
     card = (built.root / "artifacts/model/README.md").read_text()
     page = (folders["export"] / "page").read_text()
     assert page.startswith("# cairn-tiny\n")
