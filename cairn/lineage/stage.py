@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 import cairn.recipe
-from cairn.errors import AttestationError, StageError
+from cairn.errors import AttestationError, StageError, StoreError
 from cairn.lineage import attestation, environment
 from cairn.lineage.artifact import Artifact, check_place, digest_of, move_into_place, read_artifact, remove
 from cairn.lineage.attestation import Attestation, Resource
@@ -132,7 +132,7 @@ def run_stage(
     folder = home / "work" / key
     with only_one(home, component, key):
         for attested in trusted(store, key):
-            restored = _restore(attested.outputs, outputs, folder, store)
+            restored = _restore(component, attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
                 return restored
@@ -146,8 +146,9 @@ def run_stage(
             return artifact
 
         run = _Run(component, section, key, folder, store, resources, digests, time.monotonic())
-        made, interrupted = run.make(work, inputs, keep)
+        made, interrupted = run.make(work, inputs, keep, shared=inputs)
         for name, output in outputs.items():
+            _keep_what_is_replaced(component, output, made[name], store)
             trash = folder / "replaced" / name
             trash.parent.mkdir(parents=True, exist_ok=True)
             move_into_place(run.output(name), output, trash)
@@ -201,7 +202,7 @@ def run_pinned(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 store.get(inputs[name], path, only)
         # The bytes are in the store before an attestation says what they are: whoever finds it can fetch them.
-        made, interrupted = run.make(work, fetched, store.put)
+        made, interrupted = run.make(work, fetched, store.put, shared={})
         run.end(made, interrupted)
         return Outcome.RAN, made
 
@@ -229,10 +230,22 @@ class _Run:
         work: Callable[[Any, Task], BaseException | None],
         inputs: Mapping[str, Path],
         keep: Callable[[Path], Artifact],
+        shared: Mapping[str, Path],
     ) -> tuple[dict[str, str], BaseException | None]:
-        """Do the work, keep what it made and attest it; the digest of every output, and what `work` returned."""
+        """Do the work, keep what it made and attest it; the digest of every output, and what `work` returned.
+
+        Args:
+            shared: inputs that somebody else may write to. What is attested is what was read.
+
+        Raises:
+            StageError: an input was changed meanwhile.
+        """
         print(f"{self.component.name}: running (stage key {self.key[:12]})", file=sys.stderr, flush=True)
         began = datetime.now(UTC)
+        # Read once, now: the code that begins is the code that is attested, whatever is checked out meanwhile.
+        environment.code()
+        environment.locks()
+        environment.fingerprint(self.resources)
         staged = {name: self.output(name) for name in self.component.outputs}
         for path in staged.values():
             remove(path)
@@ -241,6 +254,9 @@ class _Run:
         scratch.mkdir(exist_ok=True)
         task = Task(self.key, inputs, staged, scratch, self.store, self.resources, self.digests)
         interrupted = work(self.section, task)
+        for name, path in shared.items():
+            if digest_of(path) != self.digests[name]:
+                raise StageError(f"{path}: the input {name} was changed while {self.component.name} ran: run it again")
         made = {}
         for name, path in staged.items():
             if not any(found.is_file() for found in path.rglob("*")):
@@ -310,6 +326,18 @@ def record(
     return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
 
 
+def _keep_what_is_replaced(component: Component, output: Path, digest: str, store: Store) -> None:
+    """Put an attested artifact into the store before another takes its place: weeks of training may be in it.
+
+    After `dvc repro` DVC's cache has it already. What nobody attested, such as an edited file, is not kept.
+    """
+    there = digest_of(output)
+    if there is None or there == digest or store.pin(there) is None or store.has(there):
+        return
+    print(f"{component.name}: what was at {output} goes to the store ({there[:12]})", file=sys.stderr, flush=True)
+    store.put(output)
+
+
 def _check_names(component: Component, inputs: Collection[str], outputs: Collection[str]) -> None:
     for kind, given, declared in (("input", inputs, component.inputs), ("output", outputs, component.outputs)):
         if set(given) != set(declared):
@@ -339,7 +367,9 @@ def trusted(store: Store, key: str) -> Iterator[Attestation]:
             yield verified
 
 
-def _restore(wanted: Mapping[str, str], outputs: Mapping[str, Path], folder: Path, store: Store) -> Outcome | None:
+def _restore(
+    component: Component, wanted: Mapping[str, str], outputs: Mapping[str, Path], folder: Path, store: Store
+) -> Outcome | None:
     """Bring every output to its attested digest; None when some bytes are nowhere to be had."""
     if set(wanted) != set(outputs):
         return None
@@ -359,7 +389,13 @@ def _restore(wanted: Mapping[str, str], outputs: Mapping[str, Path], folder: Pat
             staged_at = folder / "restored" / name
             remove(staged_at)
             staged_at.parent.mkdir(parents=True, exist_ok=True)
-            store.get(wanted[name], staged_at)
+            try:
+                store.get(wanted[name], staged_at)
+            except StoreError as error:
+                # The work can make it again; a damaged object must not stand in its way.
+                print(f"{component.name}: {error}: it is made again", file=sys.stderr, flush=True)
+                return None
+        _keep_what_is_replaced(component, outputs[name], wanted[name], store)
         trash = folder / "replaced" / name
         trash.parent.mkdir(parents=True, exist_ok=True)
         move_into_place(staged_at, outputs[name], trash)

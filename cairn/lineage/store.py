@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from cairn.lineage.artifact import (
     written_aside,
 )
 
+_MD5, _SHA256 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 TRANSFERS = 8  # files in flight at once
 
 
@@ -330,9 +332,16 @@ def _pinned(data: bytes) -> Artifact | None:
     try:
         pin = json.loads(data)
         artifact = Artifact(tuple(Member(**member) for member in pin["members"]), bool(pin["directory"]))
-        return artifact if artifact.digest else None
+        return artifact if artifact.digest and all(map(_is_sound, artifact.members)) else None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
+
+
+def _is_sound(member: Member) -> bool:
+    """Whether a member can be asked for: a pin may come from anybody, and its paths are written to."""
+    parts = member.path.split("/")
+    inside = not {"", ".", ".."} & set(parts) and "\\" not in member.path and "\0" not in member.path
+    return inside and bool(_MD5.fullmatch(member.md5) and _SHA256.fullmatch(member.sha256)) and member.size >= 0
 
 
 def _bucket_exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:

@@ -117,6 +117,40 @@ def test_outputs_of_an_earlier_recipe_come_back_from_the_store(project: Project)
     assert project.loud() == "HELLO "
 
 
+def test_what_a_changed_recipe_replaces_comes_back_from_the_store(project: Project) -> None:
+    project.run()
+    project.run(times=3)
+    assert project.loud() == "HELLO " * 3
+    assert project.run(never) is Outcome.RESTORED
+    assert project.loud() == "HELLO "
+    assert project.run(never, times=3) is Outcome.RESTORED
+    assert project.loud() == "HELLO " * 3
+
+
+def test_a_damaged_object_in_the_store_does_not_stand_in_the_way(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.run()
+    project.run(times=3)
+    for path in Path(project.store.url, "files").rglob("*"):
+        if path.is_file() and path.read_bytes() == b"HELLO ":
+            path.write_bytes(b"hELLO ")
+    assert project.run() is Outcome.RAN
+    assert project.loud() == "HELLO "
+    assert "holds other bytes than" in capsys.readouterr().err
+
+
+def test_an_input_that_is_changed_meanwhile_is_not_attested(project: Project) -> None:
+    def slow(section: Shout, task: Task) -> None:
+        shout(section, task)
+        task.inputs["words"].write_text("bye ")
+
+    with pytest.raises(StageError, match="the input words was changed while shout ran: run it again"):
+        project.run(slow)
+    assert not (project.root / "artifacts" / "loud" / "text").exists()
+    assert not Path(project.store.url, "attestations").exists()
+
+
 def test_an_attestation_by_a_stranger_does_not_skip_the_work(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

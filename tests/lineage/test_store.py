@@ -6,6 +6,7 @@ import json
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import fsspec
 import pytest
 
 from cairn.errors import ArtifactError, StoreError
-from cairn.lineage.artifact import read_artifact
+from cairn.lineage.artifact import Artifact, read_artifact
 from cairn.lineage.store import Store, read_pin_file, write_pin_file
 
 
@@ -88,6 +89,28 @@ def test_bytes_that_were_replaced_in_the_store_are_not_handed_out(store: Store, 
     with pytest.raises(StoreError, match="holds other bytes"):
         store.get(artifact.digest, tmp_path / "copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "tree"]
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/etc/escaped", "a/../../escaped", "a//b", "./a", "a\\b", "a\0b", ""])
+def test_a_pin_that_leads_out_of_the_artifact_is_refused(store: Store, tmp_path: Path, path: str) -> None:
+    data = b"bytes of a stranger"
+    (tmp_path / "one").write_bytes(data)
+    (member,) = store.put(tmp_path / "one").members
+    forged = Artifact((replace(member, path=path),), is_directory=True)
+    store.write_pin(forged)
+    with pytest.raises(StoreError, match="does not describe this artifact"):
+        store.get(forged.digest, tmp_path / "copy")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["one", "store"]
+
+
+@pytest.mark.parametrize("md5", ["../../../one", "0" * 31, "G" * 32])
+def test_a_pin_whose_address_is_none_is_refused(store: Store, tmp_path: Path, md5: str) -> None:
+    (tmp_path / "one").write_bytes(b"bytes")
+    (member,) = store.put(tmp_path / "one").members
+    forged = Artifact((replace(member, md5=md5),), is_directory=True)
+    store.write_pin(forged)
+    with pytest.raises(StoreError, match="does not describe this artifact"):
+        store.has(forged.digest)
 
 
 def test_an_edited_pin_is_noticed(store: Store, tmp_path: Path) -> None:
