@@ -32,11 +32,13 @@ $(INSTALLED): requirements.lock requirements.torch-$(TORCH).lock pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON), torch build $(TORCH): a few minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements.torch-$(TORCH).lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r requirements.torch-$(TORCH).lock \
+		|| { echo "error: the locked packages cannot be installed (see above); if it is torch: let pip find the +cpu wheel for this Python (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), or use TORCH=cuda" >&2; exit 2; }
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 repro: setup
+	@test -e .git || dvc config --local core.no_scm true
 	@dvc repro
 	@echo "The model is in artifacts/model: AutoModelForCausalLM.from_pretrained('artifacts/model') loads it."
 	@echo "Look at artifacts/report/report.html."

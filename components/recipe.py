@@ -19,4 +19,4 @@ class Recipe(Section):
     pretrain: Pretrain
     export: Export
     evaluate: Evaluate
-    report: Report = Report()
+    report: Report
