@@ -130,7 +130,14 @@ def apply(data: dict[str, Any], override: str, parse: Callable[[str, str], Any] 
 def _explain(
     error: ValidationError, model: type[Section], text: str, name: str, overrides: Iterable[str]
 ) -> RecipeError:
-    faults = error.errors(include_url=False)
+    told = error.errors(include_url=False)
+    # A list is called too short when an item of it is at fault.
+    items = [fault["loc"] for fault in told if fault["type"] != "too_short"]
+    faults = [
+        fault
+        for fault in told
+        if fault["type"] != "too_short" or not any(loc[: len(fault["loc"])] == fault["loc"] for loc in items)
+    ]
     first = faults[0]
     where = [part for part in first["loc"] if isinstance(part, (str, int))]
     dotted = ".".join(map(str, where))

@@ -16,6 +16,11 @@ from cairn.errors import RecipeError
 GITIGNORE = ("/.cairn/", "/artifacts/", "/wandb/", "/dvc_plots/")
 # DVC walks the whole folder unless told not to.
 DVCIGNORE = (".venv", ".cairn", ".git")
+OWN_TEXT = "# A model trained from your own text, under snapshot.sources.\n"
+OWN_THRESHOLDS = (
+    "  # The quality rules have the thresholds of their papers, made for web pages in English. `cairn run` tells what\n"
+    "  # they drop; `cairn config explain gopher` (c4, fineweb) says what each is, and null turns one off.\n"
+)
 DVC_CONFIG = """\
 [core]
     remote = store
@@ -99,6 +104,7 @@ def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
     names: set[str] = set()
     for source in sources:
         source["name"] = _unused(source["name"], names)
+    content = _about_own_text(content)
     said = recipe_text.read(content)
     recipe_text.replace(said["snapshot"]["sources"], sources)
     content = recipe_text.write(said, like=content)
@@ -106,6 +112,14 @@ def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
         if "://" not in checked.uri:
             find(checked, f"snapshot.sources[{index}]")
     return content
+
+
+def _about_own_text(content: str) -> str:
+    """The recipe without what it says, in comments and thresholds, about the corpus that it was made for."""
+    lines = content.splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    content = f"{OWN_TEXT}{''.join(lines[first:])}"
+    return re.sub(r"  # Docstrings are short.*?(?=  split:\n)", OWN_THRESHOLDS, content, flags=re.DOTALL)
 
 
 def _unused(name: str, names: set[str]) -> str:

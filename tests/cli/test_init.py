@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cairn.recipe
+from components.ingest.recipe import C4, FineWeb, Gopher
 from components.recipe import Recipe
 from pipelines.stages import dvc_yaml
 from tests.cli.conftest import Cairn
@@ -30,7 +31,7 @@ def test_an_empty_folder_becomes_a_project_like_the_checkout(cairn: Cairn, tmp_p
         subprocess.run(["git", "check-ignore", "-q", ignored], cwd=tmp_path, check=True)
 
 
-def test_own_text_takes_the_place_of_the_sources_and_every_comment_stays(cairn: Cairn, tmp_path: Path) -> None:
+def test_own_text_takes_the_place_of_the_sources_and_of_what_was_tuned_to_them(cairn: Cairn, tmp_path: Path) -> None:
     write_text(tmp_path / "My Notes", documents=3)
     said = cairn("init", "--text", "My Notes", "--text", "My Notes/*.txt", "--licence", "CC-BY-4.0", at=tmp_path)
     assert said.code == 0, said.err
@@ -41,9 +42,10 @@ def test_own_text_takes_the_place_of_the_sources_and_every_comment_stays(cairn: 
         ("my-notes", "My Notes", "my-notes", "CC-BY-4.0"),
         ("my-notes-2", "My Notes/*.txt", "my-notes", "CC-BY-4.0"),
     ]
-    after_sources = TINY[TINY.index("\ningest:") :]
-    assert text.endswith(after_sources)
-    assert text.startswith(TINY[: TINY.index("    - name:")])
+    assert text.endswith(TINY[TINY.index("  split:\n") :])
+    assert (recipe.ingest.gopher, recipe.ingest.c4, recipe.ingest.fineweb) == (Gopher(), C4(), FineWeb())
+    assert "standard library" not in text
+    assert "ocstrings" not in text
 
 
 @pytest.mark.parametrize(
@@ -51,8 +53,8 @@ def test_own_text_takes_the_place_of_the_sources_and_every_comment_stays(cairn: 
     [
         ("--text notes", "--text notes: say --licence: an SPDX expression such as CC-BY-4.0, or LicenseRef-own"),
         ("--text note --licence CC0-1.0", "snapshot.sources[0].uri: note: no such file, folder or object"),
-        ("--text notes --licence mine!", "params.yaml:12: snapshot.sources.0.licence: 'mine!' is not"),
-        ("--text notes --licence CC0-1.0 --kind poem", "params.yaml:11: snapshot.sources.0.kind: input should be"),
+        ("--text notes --licence mine!", "params.yaml:11: snapshot.sources.0.licence: 'mine!' is not"),
+        ("--text notes --licence CC0-1.0 --kind poem", "params.yaml:10: snapshot.sources.0.kind: input should be"),
         ("--licence CC0-1.0 --kind code", "--licence: says something about your own text: name the text with --text"),
         ("--recipe tyni", "--recipe tyni: no such recipe; there are tiny"),
     ],
