@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,24 @@ def test_two_processes_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path
     assert made(tmp_path) == made(undisturbed)
 
 
+def test_four_processes_make_the_bytes_that_one_and_two_make(tmp_path: Path) -> None:
+    # Four parts are where sums in pairs and sums one after another begin to differ.
+    short = {"steps": 8, "batch": 8, "micro_batch": 2, "evaluate_every": 8, "threads": 1}
+    for processes in (1, 2, 4):
+        launch(tmp_path / str(processes), processes, **short)
+    assert made(tmp_path / "1") == made(tmp_path / "2") == made(tmp_path / "4")
+
+
+def test_the_log_says_the_learning_rate_that_each_step_took(undisturbed: Path) -> None:
+    lines = [json.loads(line) for line in (undisturbed / "checkpoint" / "training.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line["lr"] for line in lines}
+    # By default 0.008, in 40 steps: 1.2 of warm-up, and decay over the last 24.
+    assert logged[1] == pytest.approx(0.008 / 1.2)
+    assert logged[2] == logged[16] == 0.008
+    assert logged[18] == pytest.approx(0.008 * 23 / 24)
+    assert logged[40] == pytest.approx(0.008 / 24)
+
+
 def test_an_offline_wandb_run_is_kept_outside_the_work_folder_and_changes_no_byte(
     undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -147,17 +166,43 @@ def test_after_a_killed_launcher_the_trainer_ends_and_the_next_run_makes_the_sam
     assert made(tmp_path) == made(long)
 
 
+def running(root: Path, *words: str) -> list[int]:
+    """The processes whose command line has a path under `root` and these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if all(word.encode() in line for word in (str(root), *words)):
+            found.append(int(folder.name))
+    return found
+
+
+def test_a_run_right_after_the_launcher_was_killed_while_its_trainer_starts_makes_the_same_bytes(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    process = start(tmp_path)
+    while not running(tmp_path, "run.json"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    # The trainer that it started has not even read what is asked of it.
+    assert not (tmp_path / "work" / "training.jsonl").exists()
+    process.kill()
+    process.communicate()
+    launch(tmp_path)
+    assert made(tmp_path) == made(undisturbed)
+    assert not (tmp_path / "work" / "checkpoints" / "00000000").exists(), "the orphan trained"
+
+
 def test_after_everything_was_killed_the_next_run_makes_the_same_bytes(long: Path, tmp_path: Path) -> None:
     process = start(tmp_path, **LONG)
     wait_for_step(process, tmp_path / "work", 250)
     process.kill()
     process.communicate()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if str(tmp_path).encode() in (folder / "cmdline").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for number in running(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
     _, said = launch(tmp_path, **LONG)
     assert "resuming at step 200" in said
     assert made(tmp_path) == made(long)
@@ -191,6 +236,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(long: Path, tmp_
     _, said = launch(tmp_path, **LONG)
     assert f"checkpoint {newest.name} is passed over: its bytes are not those that were saved" in said
     assert "resuming at step" in said
+    assert made(tmp_path) == made(long)
+
+
+def test_a_checkpoint_whose_log_is_lost_is_passed_over_for_the_one_before(long: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, **LONG)
+    wait_for_step(process, tmp_path / "work", 250)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    before, newest = (path.name for path in sorted((tmp_path / "work" / "checkpoints").iterdir()))
+    log = tmp_path / "work" / "training.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[: int(before)]))
+    _, said = launch(tmp_path, **LONG)
+    assert f"checkpoint {newest} is passed over: training.jsonl lacks what was logged before it" in said
+    assert f"resuming at step {int(before)}" in said
     assert made(tmp_path) == made(long)
 
 
