@@ -23,10 +23,27 @@ def _pinned(image: str) -> str:
     return image
 
 
-Image = Annotated[str, AfterValidator(_pinned)]
+def _named(variables: dict[str, str]) -> dict[str, str]:
+    for name in variables:
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(f"{name!r} is no name of a variable: letters, digits and _ make one")
+        if name == "CAIRN_IMAGE":
+            raise ValueError(f"{name} is set to `image`: attestations say with it what the stage ran in")
+    return variables
 
-_SECRET = r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
-"""The name of a Kubernetes secret."""
+
+def _referring(secrets: dict[str, str]) -> dict[str, str]:
+    for name, reference in _named(secrets).items():
+        if not re.fullmatch(rf"{_SECRET}/[-\w.]+", reference):
+            # Perhaps the secret itself, so it is not repeated.
+            raise ValueError(f"{name}: write secret-name/key: a Kubernetes secret, and the key in it")
+    return secrets
+
+
+_SECRET = r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"  # the name of a Kubernetes secret
+Image = Annotated[str, AfterValidator(_pinned)]
+Variables = Annotated[dict[str, str], AfterValidator(_named)]
+Secrets = Annotated[dict[str, str], AfterValidator(_referring)]
 
 HOME = "/etc/cairn"
 """Where a pod finds the signing key that a profile names: its `CAIRN_HOME`."""
@@ -45,28 +62,15 @@ class Machine(Section):
     """Its resource name: `nvidia.com/gpu`."""
     accelerators: int = Field(default=1, ge=1)
     """How many, when there is an `accelerator`."""
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: Variables = Field(default_factory=dict)
     """Variables such as `CAIRN_PROCESSES` and `CAIRN_WORK`. Never a secret: whoever sees the pipeline sees them."""
-    secrets: dict[str, str] = Field(default_factory=dict)
-    """Variables that a Kubernetes secret in the pipeline's namespace holds, as `secret-name/key` in it."""
-
-    @field_validator("environment", "secrets")
-    @classmethod
-    def _variables(cls, variables: dict[str, str]) -> dict[str, str]:
-        for name in variables:
-            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"{name!r} is no name of a variable: letters, digits and _ make one")
-            if name == "CAIRN_IMAGE":
-                raise ValueError(f"{name} is set to `image`: attestations say with it what the stage ran in")
-        return variables
+    secrets: Secrets = Field(default_factory=dict)
+    """Variables whose values Kubernetes secrets hold, each as `secret-name/key`."""
 
     @field_validator("secrets")
     @classmethod
-    def _references(cls, secrets: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        for name, reference in secrets.items():
-            if not re.fullmatch(rf"{_SECRET}/[-\w.]+", reference):
-                # Perhaps the secret itself, so it is not repeated.
-                raise ValueError(f"{name}: write secret-name/key: a Kubernetes secret, and the key in it")
+    def _once(cls, secrets: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name in secrets:
             if name in info.data.get("environment", {}):
                 raise ValueError(f"{name} is in `environment` too: take it out of one")
         return secrets
@@ -80,15 +84,22 @@ class Profile(Section):
     signing_key: str | None = Field(default=None, pattern=rf"^{_SECRET}$")
     """The Kubernetes secret that holds the one key, as `signing-key.pem`, which all stages sign attestations with and
     know each other's by. Null where the image or a volume has it at `CAIRN_HOME`."""
+    secrets: Secrets = Field(default_factory=dict)
+    """Those of every stage, such as the store's credentials."""
     stages: dict[str, Machine] = Field(default_factory=dict)
     """Stage name to what it needs."""
+
+    @field_validator("secrets")
+    @classmethod
+    def _no_home(cls, secrets: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        _one_home(set(secrets), info)
+        return secrets
 
     @field_validator("stages")
     @classmethod
     def _known(cls, stages: dict[str, Machine], info: ValidationInfo) -> dict[str, Machine]:
         for name, machine in stages.items():
-            if info.data.get("signing_key") and "CAIRN_HOME" in {*machine.environment, *machine.secrets}:
-                raise ValueError(f"{name}: CAIRN_HOME is where `signing_key` is mounted: name only one of them")
+            _one_home({*machine.environment, *machine.secrets}, info, f"{name}: ")
             if name not in NAMES:
                 close = difflib.get_close_matches(name, NAMES, n=1)
                 raise ValueError(
@@ -97,11 +108,19 @@ class Profile(Section):
         return stages
 
     def machine(self, stage: str) -> Machine:
-        """What a stage runs in, its image filled in."""
+        """What a stage runs in: image and secrets of the profile filled in where it says nothing else."""
         machine = self.stages.get(stage, Machine())
-        return machine.model_copy(update={"image": machine.image or self.image})
+        common = {name: said for name, said in self.secrets.items() if name not in machine.environment}
+        return machine.model_copy(
+            update={"image": machine.image or self.image, "secrets": {**common, **machine.secrets}}
+        )
 
     @classmethod
     def read(cls, path: Path) -> "Profile":
         """Raises RecipeError, naming file, line and key."""
         return cairn.recipe.load(cls, path)
+
+
+def _one_home(variables: set[str], info: ValidationInfo, where: str = "") -> None:
+    if info.data.get("signing_key") and "CAIRN_HOME" in variables:
+        raise ValueError(f"{where}CAIRN_HOME is where `signing_key` is mounted: name only one of them")

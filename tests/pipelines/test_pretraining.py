@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,24 @@ def test_a_profile_takes_secrets_and_the_signing_key_from_kubernetes(tmp_path: P
     assert executors == {f"exec-{name}": {"secretAsVolume": [key]} for name in NAMES if name != "pretrain"}
     for one in pipeline["deploymentSpec"]["executors"].values():
         assert {"name": "CAIRN_HOME", "value": "/etc/cairn"} in one["container"]["env"]
+
+
+def test_the_profile_in_the_readme_compiles(tmp_path: Path) -> None:
+    [said] = re.findall(r"```yaml\n(image:.*?)```", (COMPILED.parents[2] / "README.md").read_text(), re.DOTALL)
+    path = tmp_path / "profile.yaml"
+    path.write_text(said.replace("…", "a" * 64))
+    assert "secretName: cairn-key" in compiled(Profile.read(path))
+
+
+def test_a_secret_of_the_profile_is_every_stages_where_it_says_nothing_else() -> None:
+    profile = Profile(
+        secrets={"AWS_SECRET_ACCESS_KEY": "store/key", "WANDB_MODE": "wandb/mode"},
+        stages={"pretrain": Machine(environment={"WANDB_MODE": "offline"}, secrets={"AWS_SECRET_ACCESS_KEY": "a/b"})},
+    )
+    assert profile.machine("ingest").secrets == {"AWS_SECRET_ACCESS_KEY": "store/key", "WANDB_MODE": "wandb/mode"}
+    assert profile.machine("pretrain").secrets == {"AWS_SECRET_ACCESS_KEY": "a/b"}
+    with pytest.raises(ValueError, match="CAIRN_HOME is where"):
+        Profile(secrets={"CAIRN_HOME": "a/b"}, signing_key="cairn-key")
 
 
 @pytest.mark.parametrize(
