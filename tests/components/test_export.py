@@ -134,6 +134,15 @@ def test_everyone_may_read_the_files_and_they_are_the_same_every_time(tmp_path: 
     assert digest_of(made.folder) == digest_of(exported(tmp_path / "elsewhere" / "again").folder)
 
 
+def test_everyone_may_read_the_files_of_somebody_who_keeps_new_files_private(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        made = exported(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made.folder.iterdir()} == {0o644}
+
+
 def test_the_tokenizer_that_users_load_is_the_one_of_training(tmp_path: Path) -> None:
     made = exported(tmp_path)
     text = "the other thing: naïve 日本 🏔️\n\t  don't ,  . 'll\u0000"

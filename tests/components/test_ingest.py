@@ -18,6 +18,8 @@ import zstandard
 
 from cairn.errors import SourceError
 from cairn.lineage.artifact import digest_of
+from components.ingest.documents import ShardWriter, read_shard
+from components.ingest.overlap import measure_overlap
 from components.ingest.recipe import Ingest, Split
 from tests.components.corpus import (
     REAL,
@@ -322,6 +324,19 @@ def test_the_overlap_is_the_share_of_word_8_grams_that_occur_in_train(corpus: Co
     assert 0.0 in measured.values()
     assert any(0 < share < 1 for share in measured.values())
     assert "overlap" not in records(documents, ("train",))[0]
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_an_8_gram_counts_wherever_in_a_train_document_it_stands(tmp_path: Path, place: str) -> None:
+    shared, alone = [f"shared{number}" for number in range(8)], [f"alone{number}" for number in range(20)]
+    start = {"first": 0, "middle": 10, "last": 20}[place]
+    with ShardWriter(tmp_path / "documents" / "train", 1 << 20) as shard:
+        shard.write({"text": " ".join([*alone[:start], *shared, *alone[start:]])})
+    with ShardWriter(tmp_path / "held" / "heldout", 1 << 20) as shard:
+        shard.write({"text": " ".join([*shared, "and", "more"])})
+    measure_overlap(tmp_path / "documents", tmp_path / "held", shard_bytes=1 << 20, work=tmp_path / "work", workers=1)
+    (record,) = read_shard(tmp_path / "documents" / "heldout" / "00000.jsonl.zst")
+    assert record["overlap"] == round(1 / 3, 6)
 
 
 def test_the_overlap_of_real_text_is_that_of_a_count_by_hand(corpus: Corpus) -> None:

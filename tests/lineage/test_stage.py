@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,19 @@ def test_an_input_that_is_changed_meanwhile_is_not_attested(project: Project) ->
         project.run(slow)
     assert not (project.root / "artifacts" / "loud" / "text").exists()
     assert not Path(project.store.url, "attestations").exists()
+
+
+def test_half_an_output_in_the_scratch_is_not_taken_for_the_attested_one(project: Project) -> None:
+    project.run()
+    whole = project.root / "artifacts" / "loud"
+    project.store.put(whole)
+    key = COMPONENT.key(Shout(), {"words": digest_of(project.root / "words") or ""})
+    scratch = project.root / ".cairn" / "work" / key / "outputs" / "loud"
+    scratch.mkdir(parents=True)
+    (scratch / "text").write_text("HEL")
+    shutil.rmtree(whole)
+    assert project.run(never) is Outcome.RESTORED
+    assert project.loud() == "HELLO "
 
 
 def test_an_attestation_by_a_stranger_does_not_skip_the_work(

@@ -43,6 +43,16 @@ def test_an_epoch_takes_every_window_once(tmp_path: Path) -> None:
     assert taken[: batches.windows] != taken[batches.windows :]
 
 
+def test_the_last_token_of_a_split_of_whole_windows_is_a_target_and_no_window_lacks_one(tmp_path: Path) -> None:
+    # 4 times 16 tokens, end-of-text included: the fourth window has no target for its last token.
+    root = write_tokens(tmp_path, {"train": [list(range(1, 16)), list(range(17, 64))], "development": [[1]]})
+    batches = Batches(Tokens.open(root).train, context=16, batch=1, seed=0)
+    assert len(batches.split) == 64
+    assert batches.windows == 3
+    inputs, targets = batches.rows(0, 0, 3)
+    assert inputs.shape == targets.shape == (3, 16)
+
+
 def test_a_row_is_the_tokens_at_its_position_and_the_targets_follow(tmp_path: Path) -> None:
     tokens = Tokens.open(counting(tmp_path))
     batches = Batches(tokens.train, context=16, batch=4, seed=0)
