@@ -52,8 +52,8 @@ def named(name: str, scratch: Path) -> Named:
         if digest_of(SCORES) == digest:
             return Named(name, SCORES, digest, store)
         raise ArtifactError(
-            f"{name}: its scores are known, but no longer kept: `cairn run` keeps only the newest in "
-            "artifacts/; make them again with that recipe, or use `dvc repro`, which keeps those of every run"
+            f"{name}: its scores are known, but their bytes are neither in artifacts/ nor in {store.url}: `cairn run` "
+            "with that recipe makes them again"
         )
     if not target.exists():
         store.get(digest, target)

@@ -23,6 +23,10 @@ from trainer.checkpoint import load_checkpoint
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
+COLDEST = (
+    1e-300  # temperature below which a logit divided by it may overflow; the likeliest token is certain long before
+)
+
 
 class Model(Protocol):
     """Something that has read tokens and expects a next one."""
@@ -122,7 +126,7 @@ class _Trained:
 
 
 def _draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
-    if temperature == 0:
+    if temperature < COLDEST:
         return int(logits.argmax())
     likeliest = logits.double().topk(min(top_k or len(logits), len(logits)))
     chances = torch.softmax(likeliest.values / temperature, 0)

@@ -147,8 +147,10 @@ def test_scores_that_are_no_longer_kept_are_told_with_the_way_out(cairn: Cairn, 
     shutil.rmtree(copy.root / "artifacts" / "scores")
     said = cairn("compare", name, str(copy.root), at=copy.root)
     assert said.code == 2
-    assert said.err.startswith(f"error: {name}: its scores are known, but no longer kept: `cairn run` keeps only the ")
-    assert said.err.endswith("or use `dvc repro`, which keeps those of every run\n")
+    assert said.err == (
+        f"error: {name}: its scores are known, but their bytes are neither in artifacts/ nor in .cairn/store: "
+        "`cairn run` with that recipe makes them again\n"
+    )
 
 
 def test_a_scores_folder_is_attested_by_the_project_that_it_lies_in(

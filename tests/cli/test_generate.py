@@ -26,6 +26,13 @@ def test_the_same_seed_writes_the_same_text_and_another_seed_another(cairn: Cair
     assert text(cairn, built, *asked, "--seed", "2") != first
 
 
+def test_next_to_no_temperature_is_none(cairn: Cairn, built: Project) -> None:
+    asked = ("The stone", "--tokens", "20", "--model", "artifacts/checkpoint", "--temperature")
+    assert (
+        text(cairn, built, *asked, "1e-320") == text(cairn, built, *asked, "1e-200") == text(cairn, built, *asked, "0")
+    )
+
+
 @pytest.mark.parametrize("how", [("--temperature", "0"), ("--seed", "3"), ("--seed", "4", "--top-k", "0")])
 def test_checkpoint_and_export_write_the_same_text_beyond_the_context_too(
     cairn: Cairn, built: Project, how: tuple[str, ...]
