@@ -48,7 +48,7 @@ def is_logged(path: Path, said: Mapping[str, Any]) -> bool:
         data = path.read_bytes()[: said["length"]]
     except FileNotFoundError:
         data = b""
-    return len(data) == said["length"] and hashlib.sha256(data).hexdigest() == said["sha256"]
+    return (len(data), hashlib.sha256(data).hexdigest()) == (said["length"], said["sha256"])
 
 
 class Speed:

@@ -107,7 +107,7 @@ def test_two_processes_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path
 
 def test_four_processes_make_the_bytes_that_one_and_two_make(tmp_path: Path) -> None:
     # Four parts are where sums in pairs and sums one after another begin to differ.
-    short = {"steps": 8, "batch": 8, "micro_batch": 2, "evaluate_every": 8, "threads": 1}
+    short: dict[str, Any] = {"steps": 8, "batch": 8, "micro_batch": 2, "evaluate_every": 8, "threads": 1}
     for processes in (1, 2, 4):
         launch(tmp_path / str(processes), processes, **short)
     assert made(tmp_path / "1") == made(tmp_path / "2") == made(tmp_path / "4")
