@@ -43,6 +43,7 @@ RECIPE = {
     "model": {
         "layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_width": 32, "context": 16,
     },
+    "threads": 1,
     "steps": 40, "batch": 4, "micro_batch": 2, "checkpoint_every": 7, "evaluate_every": 20, "log_every": 1,
 }  # fmt: skip
 
