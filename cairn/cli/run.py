@@ -88,3 +88,6 @@ def door(command: list[str]) -> None:
     if code:
         # A stage killed by a signal is reported as a shell would.
         raise typer.Exit(code if code > 0 else 128 - code)
+    if asked:
+        # It came too late to stop the stage; it still stops what would follow.
+        raise typer.Exit(128 + asked[0])

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from cairn.cli.run import door
 from cairn.errors import StageError
@@ -49,3 +50,10 @@ def test_a_stage_that_was_killed_is_told() -> None:
     command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     with pytest.raises(StageError, match=r"was killed by signal 9 \(out of memory\?\)"):
         door(command)
+
+
+def test_ctrl_c_that_comes_too_late_for_a_stage_stops_what_would_follow() -> None:
+    late = "import os, signal; signal.signal(2, signal.SIG_IGN); os.kill(os.getppid(), 2); import time; time.sleep(0.3)"
+    with pytest.raises(typer.Exit) as ended:
+        door([sys.executable, "-c", late])
+    assert ended.value.exit_code == 130
