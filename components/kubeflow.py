@@ -23,8 +23,9 @@ import cairn.recipe
 from cairn.errors import ArtifactError, AttestationError, PipelineError, StoreError
 from cairn.lineage import attestation
 from cairn.lineage.artifact import Artifact, canonical, written_aside
+from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component, Outcome
-from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from cairn.lineage.store import Store
 from cairn.resources import Resources
 from components import secrets
 from components.door import check_version, section_of

@@ -128,7 +128,8 @@ def store() -> Finding:
 
 def remote() -> Finding:
     """Whether DVC and Cairn mean the same store."""
-    from cairn.lineage.store import Store, default_remote
+    from cairn.lineage.remote import default_remote
+    from cairn.lineage.store import Store
 
     there, used = default_remote(Path()), Store.default()
     found = partial(Finding, "dvc remote")

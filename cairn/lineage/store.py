@@ -9,24 +9,21 @@
 `dvc push` and `dvc pull` work on the same URL. md5 is only an address: what is read back is checked by sha256.
 """
 
-import configparser
 import hashlib
 import json
 import os
 import posixpath
-import re
 import uuid
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.errors import FULL_DISK, ArtifactError, StoreError, one_line
+from cairn.errors import StoreError
 from cairn.lineage.artifact import (
     CHUNK,
     Artifact,
@@ -36,10 +33,11 @@ from cairn.lineage.artifact import (
     read_artifact,
     readable,
     remove,
-    written_aside,
 )
+from cairn.lineage.filesystem import aside_of, bucket_exists, open_url, reaching, size_of
+from cairn.lineage.pins import address, directory_address, directory_listing, pin_of, read_pin
+from cairn.lineage.remote import default_remote
 
-_MD5, _SHA256 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 TRANSFERS = 8  # files in flight at once
 
 
@@ -68,10 +66,10 @@ class Store:
 
         A bucket that may be read and not listed is taken as it is.
         """
-        filesystem, path = _open_url(self.url)
+        filesystem, path = open_url(self.url)
         local = isinstance(filesystem, LocalFileSystem)
-        with _reaching(self.url):
-            there = os.path.isdir(path) if local else _bucket_exists(filesystem, path)
+        with reaching(self.url):
+            there = os.path.isdir(path) if local else bucket_exists(filesystem, path)
         if not there:
             raise StoreError(f"{self.url}: no such {'folder' if local else 'bucket'}: make it, or name the right one")
 
@@ -83,18 +81,18 @@ class Store:
 
         def send(member: Member) -> None:
             source = path / member.path if artifact.is_directory else path
-            self._send(source, _address(member.md5), member.size)
+            self._send(source, address(member.md5), member.size)
 
         with ThreadPoolExecutor(TRANSFERS) as threads:
             list(threads.map(send, artifact.members))
         if artifact.is_directory:
-            self.write(_address(_directory_address(artifact)), _directory_listing(artifact))
+            self.write(address(directory_address(artifact)), directory_listing(artifact))
         self.write_pin(artifact)
         return artifact
 
     def write_pin(self, artifact: Artifact) -> None:
         """Write down what an artifact holds, whether or not its bytes are in this store."""
-        self.write(f"pins/{artifact.digest}.json", readable(_pin(artifact)))
+        self.write(f"pins/{artifact.digest}.json", readable(pin_of(artifact)))
 
     def pin(self, digest: str) -> Artifact | None:
         """What the artifact of this digest holds, or None when it was never pinned here.
@@ -104,7 +102,7 @@ class Store:
         data = self.read(f"pins/{digest}.json")
         if data is None:
             return None
-        artifact = _pinned(data)
+        artifact = read_pin(data)
         if artifact is None or artifact.digest != digest:
             raise StoreError(
                 f"{self.url}/pins/{digest}.json: does not describe this artifact: it was changed or cut short"
@@ -145,7 +143,7 @@ class Store:
                     sha256.update(chunk)
                     copy.write(chunk)
             if sha256.hexdigest() != member.sha256:
-                raise StoreError(f"{self.url}/{_address(member.md5)}: holds other bytes than {member.path} of {digest}")
+                raise StoreError(f"{self.url}/{address(member.md5)}: holds other bytes than {member.path} of {digest}")
 
         try:
             with ThreadPoolExecutor(TRANSFERS) as threads:
@@ -161,8 +159,8 @@ class Store:
         """
         url = self.locate(member)
         if url is None:
-            raise StoreError(f"{self.url}/{_address(member.md5)}: {member.path} is missing from the store")
-        with _reaching(self.url):
+            raise StoreError(f"{self.url}/{address(member.md5)}: {member.path} is missing from the store")
+        with reaching(self.url):
             return cast(BinaryIO, fsspec.open(url, "rb").open())
 
     def read_member(self, digest: str, path: str) -> bytes:
@@ -180,16 +178,16 @@ class Store:
             raise StoreError(f"{self.url}: holds no pin for {path} of {digest}")
         data = b"".join(self._chunks(member))
         if hashlib.sha256(data).hexdigest() != member.sha256:
-            raise StoreError(f"{self.url}/{_address(member.md5)}: holds other bytes than {path} of {digest}")
+            raise StoreError(f"{self.url}/{address(member.md5)}: holds other bytes than {path} of {digest}")
         return data
 
     def locate(self, member: Member) -> str | None:
         """The URL of one file of a pinned artifact, in the store or a mirror; None when neither has it at its size."""
         for root in (self.url, *self.mirrors):
-            filesystem, path = _open_url(root, _address(member.md5))
-            with _reaching(root):
-                if _size(filesystem, path) == member.size:
-                    return posixpath.join(root, _address(member.md5))
+            filesystem, path = open_url(root, address(member.md5))
+            with reaching(root):
+                if size_of(filesystem, path) == member.size:
+                    return posixpath.join(root, address(member.md5))
         return None
 
     # Small records
@@ -197,7 +195,7 @@ class Store:
     def read(self, key: str) -> bytes | None:
         """The bytes of a small record, or None when there is none."""
         filesystem, path = self._at(key)
-        with _reaching(self.url):
+        with reaching(self.url):
             try:
                 return cast(bytes, filesystem.cat_file(path))
             except FileNotFoundError:
@@ -206,9 +204,9 @@ class Store:
     def write(self, key: str, data: bytes) -> None:
         """Write a small record whole: readers see the old bytes or the new ones."""
         filesystem, path = self._at(key)
-        with _reaching(self.url):
+        with reaching(self.url):
             if isinstance(filesystem, LocalFileSystem):
-                aside = _aside(path)
+                aside = aside_of(path)
                 aside.write_bytes(data)
                 os.replace(aside, path)
             else:
@@ -218,10 +216,10 @@ class Store:
         """Write a small record only if there is none; False when there is. Atomic where the store can do it
         (local file systems, S3, GCS)."""
         filesystem, path = self._at(key)
-        with _reaching(self.url):
+        with reaching(self.url):
             try:
                 if isinstance(filesystem, LocalFileSystem):
-                    aside = _aside(path)
+                    aside = aside_of(path)
                     aside.write_bytes(data)
                     try:
                         os.link(aside, path)
@@ -236,7 +234,7 @@ class Store:
     def list(self, key: str) -> list[str]:
         """Names of the records directly under `key`, sorted; none when there is no such folder."""
         filesystem, path = self._at(key)
-        with _reaching(self.url):
+        with reaching(self.url):
             try:
                 filesystem.invalidate_cache()
                 found = filesystem.ls(path, detail=False)
@@ -270,11 +268,11 @@ class Store:
 
     def _send(self, source: Path, key: str, size: int) -> None:
         filesystem, path = self._at(key)
-        with _reaching(self.url):
-            if _size(filesystem, path) == size:
+        with reaching(self.url):
+            if size_of(filesystem, path) == size:
                 return
             if isinstance(filesystem, LocalFileSystem):
-                aside = _aside(path)
+                aside = aside_of(path)
                 try:
                     filesystem.put_file(str(source), str(aside))
                     os.replace(aside, path)
@@ -282,7 +280,7 @@ class Store:
                     aside.unlink(missing_ok=True)
             else:
                 filesystem.put_file(str(source), path)
-            sent = _size(filesystem, path)
+            sent = size_of(filesystem, path)
         if sent != size:
             raise StoreError(f"{self.url}/{key}: the upload of {source} was cut short or the file changed meanwhile")
 
@@ -290,145 +288,14 @@ class Store:
         """The bytes of one file of a pinned artifact."""
         with self.open(member) as source:
             while True:
-                with _reaching(self.url):
+                with reaching(self.url):
                     chunk = source.read(CHUNK)
                 if not chunk:
                     return
                 yield chunk
 
     def _at(self, key: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        return _open_url(self.url, key)
-
-
-def write_pin_file(path: Path, artifact: Artifact) -> None:
-    """Write a pin as a file of its own: what a store keeps under `pins/`, and the digest that it is kept under."""
-    with written_aside(path) as aside:
-        aside.write_bytes(readable({"digest": artifact.digest, **_pin(artifact)}))
-
-
-def read_pin_file(path: Path) -> Artifact:
-    """The artifact that a pin file describes. Raises ArtifactError when the file is missing or no sound pin."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
-    artifact = _pinned(data)
-    if artifact is None or json.loads(data).get("digest") != artifact.digest:
-        raise ArtifactError(f"{path}: is not a pin, or was changed or cut short: run the stage that writes it again")
-    return artifact
-
-
-def _pin(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "directory": artifact.is_directory,
-        "md5": _directory_address(artifact) if artifact.is_directory else artifact.members[0].md5,
-        "size": artifact.size,
-        "members": [asdict(member) for member in artifact.members],
-    }
-
-
-def _pinned(data: bytes) -> Artifact | None:
-    """The artifact that the bytes of a pin describe, or None when they are no pin."""
-    try:
-        pin = json.loads(data)
-        artifact = Artifact(tuple(Member(**member) for member in pin["members"]), bool(pin["directory"]))
-        return artifact if artifact.digest and all(map(_is_sound, artifact.members)) else None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return None
-
-
-def _is_sound(member: Member) -> bool:
-    """Whether a member can be asked for: a pin may come from anybody, and its paths are written to."""
-    parts = member.path.split("/")
-    inside = not {"", ".", ".."} & set(parts) and "\\" not in member.path and "\0" not in member.path
-    return inside and bool(_MD5.fullmatch(member.md5) and _SHA256.fullmatch(member.sha256)) and member.size >= 0
-
-
-def _bucket_exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
-    bucket = path.lstrip("/").partition("/")[0]
-    try:
-        filesystem.ls(bucket, detail=False)
-    except FileNotFoundError:
-        return False
-    except PermissionError:
-        pass  # it is there, for others to list; reading and writing say more
-    return True
-
-
-@contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    """Say of whatever a file system raises, at which store. What the caller expects, it catches inside the block."""
-    try:
-        yield
-    except Exception as error:  # Every file system raises what its library does.
-        if isinstance(error, StoreError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
-            raise  # of a full disk, `guard` knows the way out
-        raise StoreError(f"{url}: cannot be reached: {one_line(error) or type(error).__name__}") from error
-
-
-def _open_url(url: str, key: str = "") -> tuple[fsspec.AbstractFileSystem, str]:
-    with _reaching(url):
-        try:
-            filesystem, path = fsspec.core.url_to_fs(posixpath.join(url, key) if key else url)
-        except (ValueError, ImportError) as error:
-            raise StoreError(f"{url}: not a store that can be opened: {one_line(error)}") from None
-        return filesystem, str(path)
-
-
-def _aside(path: str) -> Path:
-    final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}")
-
-
-def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:
-    try:
-        return int(filesystem.info(path)["size"])
-    except FileNotFoundError:
-        return None
-
-
-def _address(md5: str) -> str:
-    return f"files/md5/{md5[:2]}/{md5[2:]}"
-
-
-def _directory_listing(artifact: Artifact) -> bytes:
-    # The bytes that dvc_data.hashfile.tree.Tree.as_bytes makes; the address is their md5, so they must be equal.
-    entries = sorted(({"md5": m.md5, "relpath": m.path} for m in artifact.members), key=lambda entry: entry["relpath"])
-    return json.dumps(entries, sort_keys=True).encode()
-
-
-def _directory_address(artifact: Artifact) -> str:
-    return hashlib.md5(_directory_listing(artifact), usedforsecurity=False).hexdigest() + ".dir"
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A DVC remote."""
-
-    name: str
-    url: str
-    """As DVC means it: a relative path is taken from where the program runs."""
-    verify: bool
-    """Whether DVC compares what it fetches with its address."""
-
-
-def default_remote(root: Path) -> Remote | None:
-    """The project's default DVC remote. Read without dvc, which takes a second to import."""
-    config = configparser.ConfigParser(interpolation=None)
-    try:
-        config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
-    except configparser.Error as error:
-        raise StoreError(f"{root / '.dvc' / 'config'}: cannot be read: {one_line(error)}") from None
-    name = config.get("core", "remote", fallback=None)
-    section = f"'remote \"{name}\"'"
-    url = config.get(section, "url", fallback=None)
-    if name is None or url is None:
-        return None
-    if "://" not in url:
-        # DVC takes a relative path from the folder of its configuration.
-        url = os.path.relpath(root / ".dvc" / url, Path())
-    return Remote(name, url, config.get(section, "verify", fallback="false").lower() in ("true", "1", "yes", "on"))
+        return open_url(self.url, key)
 
 
 def records(store: Store, key: str) -> Iterator[tuple[str, bytes]]:

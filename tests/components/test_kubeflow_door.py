@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 
 from cairn.lineage import attestation
 from cairn.lineage.artifact import read_artifact
+from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component
-from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from cairn.lineage.store import Store
 from components import kubeflow
 from tests.pipelines.project import ROOT, small_recipe, write_text
 

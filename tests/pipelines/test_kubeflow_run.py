@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from cairn.lineage.artifact import digest_of
+from cairn.lineage.pins import read_pin_file
 from cairn.lineage.stage import Component
-from cairn.lineage.store import Store, read_pin_file
+from cairn.lineage.store import Store
 from components.report.page import checkpoint_of, with_times
 from components.report.times import times_of
 from pipelines.pretraining import COMPILED
