@@ -19,7 +19,7 @@ class OptOut(Section):
     Article 4(3): by robots.txt, terms of use, metadata, or a letter."""
 
     checked: date
-    """The day on which somebody looked, such as 2026-11-24."""
+    """The day on which somebody looked, such as "2026-11-24", in quotes."""
     evidence: str = Field(min_length=1)
     """Where it can be read: a URL, or the words."""
     says: Literal["allowed", "reserved", "not-applicable"]
