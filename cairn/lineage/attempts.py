@@ -16,6 +16,7 @@ from typing import Any
 
 from cairn.lineage import environment
 from cairn.lineage.artifact import canonical
+from cairn.lineage.statement import timestamp
 from cairn.resources import Resources
 
 NAME = "attempts.jsonl"
@@ -44,7 +45,7 @@ def begin(folder: Path, packages: Mapping[str, str], resources: Resources) -> La
     said = environment.fingerprint(resources)
     attempt = {
         "invocation": invocation,
-        "started": began.isoformat(timespec="seconds"),
+        "started": timestamp(began),
         "code": code["sha256"],
         "commit": code["commit"],
         "dirty": code["dirty"],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cairn.lineage import attestation, environment, signing
 from cairn.lineage.attempts import Launch
 from cairn.lineage.attestation import CODE, DIFFERENCE, LOCK
-from cairn.lineage.statement import Resource, statement
+from cairn.lineage.statement import Resource, statement, timestamp
 from cairn.lineage.store import Store
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -69,8 +69,8 @@ def record(
         internal=internal,
         run={
             "invocationId": launch.invocation,
-            "startedOn": launch.began.isoformat(timespec="seconds"),
-            "finishedOn": datetime.now(UTC).isoformat(timespec="seconds"),
+            "startedOn": timestamp(launch.began),
+            "finishedOn": timestamp(datetime.now(UTC)),
         },
         builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
     )

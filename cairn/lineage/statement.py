@@ -14,6 +14,7 @@ References: in-toto/attestation spec v1; slsa.dev/spec/v1.0/provenance.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cairn.errors import AttestationError
@@ -98,6 +99,11 @@ def statement(
             "runDetails": {"builder": dict(builder), "metadata": dict(run)},
         },
     }
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment in UTC as in-toto writes it: RFC 3339, to the second, ending in Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def check_form(said: Any) -> None:
