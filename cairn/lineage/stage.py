@@ -13,11 +13,9 @@ import fcntl
 import os
 import sys
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +24,22 @@ from pydantic import Field
 
 import cairn.recipe
 from cairn.errors import AttestationError, StageError, StoreError
-from cairn.lineage import attestation, environment
-from cairn.lineage.artifact import Artifact, check_place, digest_of, move_into_place, read_artifact, remove
-from cairn.lineage.attestation import Attestation, Resource
-from cairn.lineage.store import Store, identity
+from cairn.lineage import attestation, environment, signing
+from cairn.lineage.artifact import (
+    Artifact,
+    check_place,
+    digest_of,
+    move_into_place,
+    read_artifact,
+    remove,
+    written_aside,
+)
+from cairn.lineage.attempts import begin
+from cairn.lineage.attestation import Attestation
+from cairn.lineage.model_signature import keep_signature
+from cairn.lineage.record import record
+from cairn.lineage.statement import Resource, stage_key
+from cairn.lineage.store import Store
 from cairn.progress import duration
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -49,6 +59,8 @@ class Component(Section):
     outputs: tuple[str, ...]
     packages: tuple[str, ...]
     """Bit-affecting packages; `python` and `unicodedata` are understood besides distributions."""
+    signs: tuple[str, ...] = ()
+    """Outputs that people take away without the store: they get a signature of their own (`model_signature.py`)."""
     tags: tuple[str, ...] = ()
     history: dict[str, str] = Field(default_factory=dict)
     """What was other in each version, the newest last."""
@@ -60,15 +72,7 @@ class Component(Section):
 
     def key(self, section: Section, inputs: Mapping[str, str]) -> str:
         """The stage key: sha256 over component, version, input digests, section and bit-affecting packages."""
-        return identity(
-            {
-                "component": self.name,
-                "version": self.version,
-                "inputs": dict(inputs),
-                "section": section.model_dump(mode="json"),
-                "packages": self.package_versions(),
-            }
-        )
+        return stage_key(self.name, self.version, inputs, section.model_dump(mode="json"), self.package_versions())
 
     def package_versions(self) -> dict[str, str]:
         """Installed versions of the bit-affecting packages."""
@@ -91,6 +95,10 @@ class Task:
     """Input name to digest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the attestation should say besides: seeds, world size, where it was resumed."""
+    objects: list[Resource] = field(default_factory=list)
+    """Source objects that the work read, which no stage made."""
+    sources: dict[str, Any] = field(default_factory=dict)
+    """What is said of the sources of those objects, by the name of each."""
 
 
 class Outcome(Enum):
@@ -135,6 +143,7 @@ def run_stage(
             restored = _restore(component, attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
+                _sign(component, attested.outputs, store, outputs)
                 return restored
 
         for output in outputs.values():
@@ -152,6 +161,7 @@ def run_stage(
             trash = folder / "replaced" / name
             trash.parent.mkdir(parents=True, exist_ok=True)
             move_into_place(run.output(name), output, trash)
+        _sign(component, made, store, outputs)
         run.end(made, interrupted)
         return Outcome.RAN
 
@@ -193,6 +203,7 @@ def run_pinned(
         for attested in trusted(store, key):
             if set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values())):
                 remove(folder)
+                _sign(component, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs
         run = _Run(component, section, key, folder, store, resources, inputs, time.monotonic())
         fetched = {name: folder / "inputs" / name for name in inputs}
@@ -203,6 +214,7 @@ def run_pinned(
                 store.get(inputs[name], path, only)
         # The bytes are in the store before an attestation says what they are: whoever finds it can fetch them.
         made, interrupted = run.make(work, fetched, store.put, shared={})
+        _sign(component, made, store)
         run.end(made, interrupted)
         return Outcome.RAN, made
 
@@ -241,11 +253,7 @@ class _Run:
             StageError: an input was changed meanwhile.
         """
         print(f"{self.component.name}: running (stage key {self.key[:12]})", file=sys.stderr, flush=True)
-        began = datetime.now(UTC)
-        # Read once, now: the code that begins is the code that is attested, whatever is checked out meanwhile.
-        environment.code()
-        environment.locks()
-        environment.fingerprint(self.resources)
+        launch = begin(self.folder, self.component.package_versions(), self.resources)
         staged = {name: self.output(name) for name in self.component.outputs}
         for path in staged.values():
             remove(path)
@@ -266,12 +274,13 @@ class _Run:
             self.component,
             self.section,
             self.key,
-            dependencies=[Resource(name, digest) for name, digest in self.digests.items()],
+            dependencies=[*(Resource(name, digest) for name, digest in self.digests.items()), *task.objects],
             outputs=[Resource(name, digest) for name, digest in made.items()],
             facts=task.facts,
-            began=began,
+            launch=launch,
             store=self.store,
             resources=self.resources,
+            sources=task.sources,
         )
         return made, interrupted
 
@@ -285,45 +294,20 @@ class _Run:
             raise interrupted
 
 
-def record(
-    component: Component,
-    section: Section,
-    key: str,
-    *,
-    dependencies: Sequence[Resource],
-    outputs: Sequence[Resource],
-    facts: Mapping[str, Any],
-    began: datetime,
-    store: Store,
-    resources: Resources,
-) -> str:
-    """Sign and publish the attestation of one run of a stage; return its id."""
-    code = environment.code()
-    surroundings = [Resource("cairn", code["sha256"], annotations={"commit": code["commit"], "dirty": code["dirty"]})]
-    surroundings += [Resource(name, digest) for name, digest in environment.locks().items()]
-    said = attestation.statement(
-        outputs=outputs,
-        dependencies=[*dependencies, *surroundings],
-        parameters={
-            "component": component.name,
-            "version": component.version,
-            "section": section.model_dump(mode="json"),
-        },
-        internal={
-            "stageKey": key,
-            "packages": component.package_versions(),
-            "environment": environment.fingerprint(resources),
-            "facts": dict(facts),
-        },
-        run={
-            "invocationId": str(uuid.uuid4()),
-            "startedOn": began.isoformat(timespec="seconds"),
-            "finishedOn": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
-    )
-    envelope = attestation.sign(said, attestation.signing_key())
-    return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
+def _sign(
+    component: Component, made: Mapping[str, str], store: Store, places: Mapping[str, Path] | None = None
+) -> None:
+    """See to it that the store has the signatures of what is taken away without it, and that each lies beside its
+    output: `model.sig` beside `model`. A kill may have come between the attestation and this."""
+    for name in component.signs:
+        artifact = store.pin(made[name])
+        if artifact is None:
+            raise StoreError(f"{store.url}: holds no pin for {made[name]}, the {name} that {component.name} made")
+        bundle = keep_signature(store, artifact, name)
+        beside = places[name].with_name(f"{places[name].name}.sig") if places else None
+        if beside is not None and not (beside.is_file() and beside.read_bytes() == bundle):
+            with written_aside(beside) as aside:
+                aside.write_bytes(bundle)
 
 
 def _keep_what_is_replaced(component: Component, output: Path, digest: str, store: Store) -> None:
@@ -355,7 +339,7 @@ def _input_digest(name: str, path: Path) -> str:
 
 def trusted(store: Store, key: str) -> Iterator[Attestation]:
     """Attestations under the key that a trusted key signed. The others are named and passed over."""
-    keys = attestation.trusted_keys()
+    keys = signing.trusted_keys()
     for identifier, envelope in attestation.made_under(store, key):
         try:
             verified = attestation.verify(envelope, keys)
