@@ -1,4 +1,4 @@
-"""From a run in the store to the files that pin it in a project: `dvc.lock`, `sources.lock.json`, perhaps `params.yaml`.
+"""From a run in the store to the files that pin it in a project: `dvc.lock`, `sources.lock.json`, maybe `params.yaml`.
 
 Nothing is taken on trust that can be looked up: every pin is compared with its digest, an attestation by a trusted key
 must say what the run's record says, and every object must lie where `dvc pull` will look for it. Nothing is written

@@ -218,7 +218,7 @@ def _list(store: "Store", json: bool) -> None:
     from pipelines.stages import NAMES
 
     found = runs.read_all(store)
-    listed = {
+    listed: dict[str, Any] = {
         run: {
             "finished": runs.ended(stages),
             "stages": [name for name in NAMES if name in stages],

@@ -51,8 +51,8 @@ def check(run: str) -> str:
     """The name of a run. Raises StageError when it cannot be one."""
     if not _NAME.fullmatch(run):
         raise StageError(
-            f"run {run!r}: is no name for a run: write letters, digits, dots, hyphens and underscores, 128 at most, the "
-            "first a letter or digit"
+            f"run {run!r}: is no name for a run: write letters, digits, dots, hyphens and underscores, 128 at most, "
+            "the first a letter or digit"
         )
     return run
 
