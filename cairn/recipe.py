@@ -55,24 +55,24 @@ def load(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         RecipeError: the file is missing, is not YAML, or does not fit the model. The first fault is named by file,
             line and dotted key, with the nearest known key where one is close; further faults are counted.
     """
+    return loads(model, text_of(path), str(path), overrides)
+
+
+def text_of(path: Path) -> str:
+    """The text of a recipe. Raises RecipeError when the file is missing or is no text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         # Not every file that is read so is a recipe: profiles and components' metadata are too.
         way_out = ": `cairn init` writes one" if path.name == "params.yaml" else ""
         raise RecipeError(f"{path}: no such file{way_out}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
-    return loads(model, text, str(path), overrides)
 
 
 def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -> S:
     """Like `load`, for text that is at hand; `name` is what messages call it."""
-    data = _parse(text, name)
-    if not isinstance(data, dict):
-        raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
-    for override in overrides:
-        apply(data, override)
+    data = written(text, name, overrides)
     _check_version(data.pop("cairn", None), text, name, overrides)
     if date := next(_dates(data, []), None):
         dotted = ".".join(map(str, date))
@@ -83,6 +83,19 @@ def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise _explain(error, model, text, name, overrides) from None
+
+
+def written(text: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recipe says, after overrides and before defaults: nothing but its form was checked.
+
+    Raises RecipeError when it is no YAML, or no mapping.
+    """
+    data = _parse(text, name)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
+    for override in overrides:
+        apply(data, override)
+    return data
 
 
 def _parse(text: str, name: str) -> Any:

@@ -28,7 +28,8 @@ from cairn.lineage.stage import Component, Outcome
 from cairn.lineage.store import Store
 from cairn.resources import Resources
 from components import secrets
-from components.door import check_version, section_of
+from components.door import check_version, run_of, section_of
+from components.noting import noting
 from components.recipe import Recipe
 from components.summary import Read, Summary
 
@@ -48,6 +49,7 @@ class Call:
     outputs: dict[str, Path]
     page: Path | None
     locked: str | None
+    run: str | None
     executor_input: dict[str, Any]
 
 
@@ -98,6 +100,9 @@ def enter(
     if call.page is not None:
         _write(call.page, seen.page.encode())
     _tell(call.executor_input["outputs"], component, artifacts, seen)
+    if call.run is not None:
+        written = cairn.recipe.written(call.recipe, "recipe parameter")
+        noting(call.run, store, component, section, written)(inputs, made, outcome)
 
 
 def parse(component: Component, arguments: Sequence[str]) -> Call:
@@ -115,6 +120,7 @@ def parse(component: Component, arguments: Sequence[str]) -> Call:
     }
     for option, (metavar, _, help_text) in options.items():
         parser.add_argument(f"--{option}", action="append", default=[], metavar=f"NAME={metavar}", help=help_text)
+    parser.add_argument("--run", default="", metavar="NAME", help="the run that this belongs to (default: CAIRN_RUN)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where a page for people is written")
     if not component.inputs:
         parser.add_argument(
@@ -140,6 +146,7 @@ def parse(component: Component, arguments: Sequence[str]) -> Call:
         outputs={name: Path(path) for name, path in pairs["output"].items()},
         page=given.page,
         locked=getattr(given, "locked", "") or None,
+        run=run_of(given.run),
         executor_input=given.executor_input,
     )
 

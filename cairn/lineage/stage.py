@@ -109,6 +109,10 @@ class Outcome(Enum):
     RAN = "done"
 
 
+Note = Callable[[Mapping[str, str], Mapping[str, str], Outcome], None]
+"""Writes down what a stage did: the digest of every input and output, and the outcome."""
+
+
 def run_stage(
     component: Component,
     section: S,
@@ -119,6 +123,7 @@ def run_stage(
     store: Store,
     resources: Resources,
     home: Path = Path(".cairn"),
+    note: Note | None = None,
 ) -> Outcome:
     """Make sure that `outputs` hold what this stage makes of `inputs`.
 
@@ -128,6 +133,7 @@ def run_stage(
             once the outputs are in place: a Ctrl-C that came too late to stop it must still stop what would follow.
         inputs, outputs: paths under the names that the component declares.
         home: where work in progress lies; on the same file system as the outputs.
+        note: is told what was done, last.
 
     Raises:
         StageError: an input is missing, or another process is running this stage.
@@ -144,6 +150,8 @@ def run_stage(
             if restored is not None:
                 remove(folder)
                 _sign(component, attested.outputs, store, outputs)
+                if note is not None:
+                    note(digests, attested.outputs, restored)
                 return restored
 
         for output in outputs.values():
@@ -162,6 +170,8 @@ def run_stage(
             trash.parent.mkdir(parents=True, exist_ok=True)
             move_into_place(run.output(name), output, trash)
         _sign(component, made, store, outputs)
+        if note is not None:
+            note(digests, made, Outcome.RAN)
         run.end(made, interrupted)
         return Outcome.RAN
 

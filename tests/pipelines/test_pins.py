@@ -1,0 +1,180 @@
+"""From a cluster to a laptop and back, on S3 and on Google Cloud Storage, with what a user types.
+
+The pods have neither git nor dvc. The laptop has never seen the data: a clone of code and recipe, and the bucket's URL.
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from cairn.lineage import attestation, runs
+from cairn.lineage.artifact import digest_of
+from cairn.lineage.pins import read_pin_file, write_pin_file
+from cairn.lineage.store import Store
+from pipelines.pretraining import COMPILED
+from pipelines.stages import NAMES, place
+from tests.pipelines.project import Project
+from tests.pipelines.test_kubeflow_run import CAUGHT, HOST
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A folder that stands for all pods, and the bucket that they share."""
+
+    image: Project
+    root: Path
+    url: str
+
+    @property
+    def caught(self) -> Path:
+        return self.root / "caught"
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        traps = self.root / "traps"
+        path = os.pathsep.join((str(traps), str(Path(sys.executable).parent), os.environ["PATH"]))
+        return {"PATH": path, "PYTHONPATH": f"{traps}{os.pathsep}{self.image.root}"}
+
+    def run_pipeline(self) -> str:
+        """Run every task of the compiled pipeline; the run's name."""
+        parameters = self.root / "parameters.json"
+        recipe = (self.image.root / "params.yaml").read_text()
+        parameters.write_text(json.dumps({"recipe": recipe, "store": self.url}))
+        command = ["python", str(HOST), str(COMPILED), str(self.root / "tasks"), str(parameters)]
+        self.image.run(*command, **self.surroundings)
+        [run] = runs.names(Store(self.url))
+        return run
+
+    def evaluate(self, recipe: str, inputs: dict[str, str], run: str) -> Path:
+        """What a pod makes of digests alone, on a disk of its own: the pin of its scores."""
+        folder = self.root / f"pod-{run}"
+        words = [f"--recipe-text={recipe}", f"--store={self.url}", f"--run={run}"]
+        for name, digest in inputs.items():
+            pin = folder / name
+            artifact = Store(self.url).pin(digest)
+            assert artifact
+            pin.parent.mkdir(exist_ok=True)
+            write_pin_file(pin, artifact)
+            words += ["--input", f"{name}={pin}", "--digest", f"{name}={digest}"]
+        scores = folder / "scores"
+        message = json.dumps({"outputs": {"outputFile": str(folder / "told.json")}})
+        words += ["--output", f"scores={scores}", "--executor-input", message]
+        command = ["python", "-m", "components.evaluate", "kubeflow", *words]
+        self.image.run(*command, CAIRN_WORK=str(folder / "work"), **self.surroundings)
+        return scores
+
+
+@dataclass(frozen=True)
+class Trip:
+    """A run on the cluster, and the project that it is pinned in."""
+
+    cluster: Cluster
+    run: str
+    origin: Project
+
+
+def point_at(project: Project, url: str) -> None:
+    """Make a bucket the default DVC remote."""
+    project.run("dvc", "remote", "modify", "store", "url", url)
+    if url.startswith("s3:"):
+        project.run("dvc", "remote", "modify", "store", "endpointurl", os.environ["AWS_ENDPOINT_URL"])
+    else:
+        project.run("dvc", "remote", "modify", "store", "allow_anonymous_login", "true")
+
+
+@pytest.fixture(scope="module", params=["s3", "gcs"])
+def trip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trip:
+    """What the pods have done when a person comes along."""
+    url: str = request.getfixturevalue(request.param)
+    root = tmp_path_factory.mktemp(request.param)
+    origin = Project.create(root / "origin")
+    recipe = origin.recipe()
+    recipe["pretrain"].update(steps=40, checkpoint_every=20, evaluate_every=20)
+    origin.write_recipe(recipe)
+    made = (".git", ".dvc", "dvc.*")
+    shutil.copytree(origin.root, root / "image", ignore=shutil.ignore_patterns(*made))
+    cluster = Cluster(Project(root / "image"), root, url)
+    cluster.caught.write_text("")
+    traps = root / "traps"
+    traps.mkdir()
+    (traps / "sitecustomize.py").write_text(CAUGHT.format(log=str(cluster.caught)))
+    for name in ("git", "dvc"):
+        (traps / name).write_text(f'#!/bin/sh\necho "run {name} $*" >> {cluster.caught}\nexit 1\n')
+        (traps / name).chmod(0o755)
+    attestation.signing_key()  # the secret that every pod mounts
+    run = cluster.run_pipeline()
+    # The person has the code and the recipe, and none of the data.
+    shutil.rmtree(origin.root / "text")
+    point_at(origin, url)
+    origin.commit("The recipe, and where the store is")
+    return Trip(cluster, run, origin)
+
+
+def clone(project: Project, to: Path) -> Project:
+    project.git("clone", "-q", str(project.root), str(to))
+    return Project(to)
+
+
+def test_a_run_is_pinned_pulled_and_found_unchanged_by_dvc_on_a_machine_that_never_saw_the_data(
+    trip: Trip, tmp_path: Path
+) -> None:
+    laptop = clone(trip.origin, tmp_path / "laptop")
+    identity = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.invalid"}
+    identity |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.invalid"}
+    listed = json.loads(laptop.run("cairn", "pin", "--json"))
+    assert listed[trip.run]["stages"] == list(NAMES)
+    printed = laptop.run("cairn", "pin", trip.run, "--commit", **identity)
+    assert "dvc.lock, sources.lock.json written" in printed
+    lock = (laptop.root / "dvc.lock").read_bytes()
+
+    laptop.run("dvc", "pull")
+    printed = laptop.run("dvc", "repro")
+    assert laptop.ran(printed) == []
+    assert printed.count("didn't change, skipping") == len(NAMES)
+    assert (laptop.root / "dvc.lock").read_bytes() == lock
+    assert laptop.git("status", "--porcelain") == ""
+    ran = runs.read(Store(trip.cluster.url), trip.run)
+    made = {name: digest for one in ran.values() for name, digest in one.outputs.items()}
+    assert {name: digest_of(laptop.root / place(name)) for name in made} == made
+    assert f"Cairn-Run: {trip.run}" in laptop.git("log", "-1", "--format=%(trailers)")
+    assert made["model"] in laptop.git("log", "-1", "--format=%B")
+
+    # And back: what the laptop makes and pushes is where a pod starts from, on an empty disk.
+    laptop.run("cairn", "config", "set", "export.name=renamed")
+    printed = laptop.run("dvc", "repro", "export", CAIRN_RUN="renamed")
+    assert laptop.ran(printed) == ["export"]
+    laptop.run("dvc", "push")
+    noted = runs.read(Store(trip.cluster.url), "renamed")
+    assert noted["export"].outputs["model"] == digest_of(laptop.root / "artifacts/model") != made["model"]
+    assert noted["export"].outcome == "done"
+    recipe = laptop.recipe()
+    recipe["evaluate"]["leak_threshold"] = 0.5
+    with open(tmp_path / "other.yaml", "w") as file:
+        YAML().dump(recipe, file)
+    inputs = {"model": noted["export"].outputs["model"], "documents": made["documents"]}
+    scores = trip.cluster.evaluate((tmp_path / "other.yaml").read_text(), inputs, "elsewhere")
+    assert read_pin_file(scores).digest == runs.read(Store(trip.cluster.url), "elsewhere")["evaluate"].outputs["scores"]
+
+    # The pods had neither git nor dvc, and what they keep is enough for what DVC does with a remote.
+    assert trip.cluster.caught.read_text() == ""
+    laptop.run("dvc", "gc", "--workspace", "--force")
+    laptop.git("add", "-A")
+    assert "renamed" in runs.names(Store(trip.cluster.url))
+
+
+def test_a_branch_is_pinned_without_touching_the_folder_and_pushes_nothing(trip: Trip, tmp_path: Path) -> None:
+    laptop = clone(trip.origin, tmp_path / "laptop")
+    identity = {"GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.invalid"}
+    identity |= {"GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.invalid"}
+    printed = laptop.run("cairn", "pin", trip.run, "--branch", "pinned", **identity)
+    assert "dvc.lock, sources.lock.json committed on pinned" in printed
+    assert laptop.git("status", "--porcelain") == ""
+    assert not (laptop.root / "dvc.lock").exists()
+    assert laptop.git("diff", "--name-only", "HEAD", "pinned").split() == ["dvc.lock", "sources.lock.json"]
+    assert "pins it so already" in laptop.run("cairn", "pin", trip.run, "--branch", "pinned", **identity)
