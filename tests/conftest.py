@@ -19,6 +19,7 @@ from pipelines.stages import NAMES
 from tests.pipelines.project import Project
 
 os.environ["WANDB_MODE"] = "disabled"
+os.environ.pop("CAIRN_SIGNER", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes says how busy the machine is.

@@ -1,8 +1,8 @@
 """Attestations: signed statements of which digests went in, which came out, and how.
 
 The statement is in-toto Statement v1 with the SLSA provenance v1 predicate, in a DSSE envelope signed with ECDSA P-256
-(the form that cosign and other verifiers read). The first run makes a local key. A signature proves who said it, never
-that it happened; only a replay does that.
+(the form that cosign and other verifiers read); whose key it is, `signing.py` says. A signature proves who said it,
+never that it happened; only a replay does that.
 
 References: in-toto/attestation spec v1; slsa.dev/spec/v1.0/provenance; secure-systems-lab/dsse v1.0.
 """
@@ -11,18 +11,17 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.errors import FULL_DISK, AttestationError, one_line
+from cairn.errors import AttestationError
 from cairn.lineage.artifact import canonical
+from cairn.lineage.signing import Signer, key_id, trusted_keys
 from cairn.lineage.store import Store, records
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -125,86 +124,6 @@ class Attestation:
         return self.statement["predicate"]["buildDefinition"]
 
 
-# Keys
-
-
-def home() -> Path:
-    """Where this person's keys lie: `CAIRN_HOME`, else `cairn` in the user's configuration folder."""
-    if place := os.environ.get("CAIRN_HOME"):
-        return Path(place)
-    try:
-        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cairn"
-    except RuntimeError:  # a container may run as a user that has no home
-        raise AttestationError("no home folder to keep the signing key in: name one as CAIRN_HOME") from None
-
-
-def key_path() -> Path:
-    """Where this person's signing key lies, or will."""
-    return home() / "signing-key.pem"
-
-
-def signing_key() -> ec.EllipticCurvePrivateKey:
-    """This person's key, made on first use with mode 0600. Raises AttestationError when the file is no such key, or
-    none can be made there."""
-    path = key_path()
-    try:
-        if not path.exists():
-            _make_key(path)
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise
-        raise AttestationError(
-            f"{path}: no signing key can be kept there: {error.strerror}: name another folder as CAIRN_HOME"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise AttestationError(
-            f"{path}: not a private key without a password ({error}): move it away to get a new one"
-        ) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise AttestationError(f"{path}: is not an ECDSA P-256 key: move it away to get a new one")
-    return key
-
-
-def trusted_keys() -> dict[str, ec.EllipticCurvePublicKey]:
-    """Key id to key: this person's own, and every `*.pem` in the `trusted` folder beside it."""
-    keys = [signing_key().public_key()]
-    for path in sorted((home() / "trusted").glob("*.pem")):
-        try:
-            key = serialization.load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise AttestationError(f"{path}: not a public key: {one_line(error)}") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise AttestationError(f"{path}: is not an ECDSA public key")
-        keys.append(key)
-    return {key_id(key): key for key in keys}
-
-
-def key_id(key: ec.EllipticCurvePublicKey) -> str:
-    """sha256 of the key's DER form (SubjectPublicKeyInfo)."""
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
-
-
-def _make_key(path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(private)
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        return  # another process was first; its key is the key
-    finally:
-        aside.unlink()
-    (path.parent / "signing-key.pub.pem").write_bytes(public)
-
-
 # Statements
 
 
@@ -243,14 +162,14 @@ def statement(
     }
 
 
-def sign(statement: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> bytes:
+def sign(statement: Mapping[str, Any], signer: Signer) -> bytes:
     """The DSSE envelope of a statement, as JSON."""
     payload = canonical(statement)
-    signature = key.sign(_pae(payload), ec.ECDSA(hashes.SHA256()))
+    signature = signer.sign(pae(payload))
     envelope = {
         "payloadType": PAYLOAD_TYPE,
         "payload": base64.b64encode(payload).decode(),
-        "signatures": [{"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}],
+        "signatures": [{"keyid": key_id(signer.public_key), "sig": base64.b64encode(signature).decode()}],
     }
     return canonical(envelope)
 
@@ -274,14 +193,14 @@ def verify(envelope: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> At
         raise AttestationError("signed by no trusted key")
     for name, signature in known:
         try:
-            keys[name].verify(signature, _pae(payload), ec.ECDSA(hashes.SHA256()))
+            keys[name].verify(signature, pae(payload), ec.ECDSA(hashes.SHA256()))
             return Attestation(json.loads(payload), name)
         except InvalidSignature:
             continue
     raise AttestationError("its signature does not fit its content: it was changed")
 
 
-def _pae(payload: bytes) -> bytes:
+def pae(payload: bytes) -> bytes:
     """DSSE's pre-authentication encoding: what is signed."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
@@ -321,8 +240,7 @@ def maker(store: Store, digest: str) -> Attestation | None:
     """The newest trusted attestation of how the artifact of this digest was made; what nobody trusted signed is passed
     over. None when there is none."""
     envelopes = [envelope for _, envelope in made(store, digest)]
-    # Asked for only when needed: the first call makes a key where there is none.
-    keys = trusted_keys() if envelopes else {}
+    keys = trusted_keys() if envelopes else {}  # a signer may be a program, which takes its time
     found = []
     for envelope in envelopes:
         try:

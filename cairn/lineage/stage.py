@@ -26,7 +26,7 @@ from pydantic import Field
 
 import cairn.recipe
 from cairn.errors import AttestationError, StageError, StoreError
-from cairn.lineage import attestation, environment
+from cairn.lineage import attestation, environment, signing
 from cairn.lineage.artifact import Artifact, check_place, digest_of, move_into_place, read_artifact, remove
 from cairn.lineage.attestation import Attestation, Resource
 from cairn.lineage.store import Store, identity
@@ -322,7 +322,7 @@ def record(
         },
         builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
     )
-    envelope = attestation.sign(said, attestation.signing_key())
+    envelope = attestation.sign(said, signing.signer())
     return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
 
 
@@ -355,7 +355,7 @@ def _input_digest(name: str, path: Path) -> str:
 
 def trusted(store: Store, key: str) -> Iterator[Attestation]:
     """Attestations under the key that a trusted key signed. The others are named and passed over."""
-    keys = attestation.trusted_keys()
+    keys = signing.trusted_keys()
     for identifier, envelope in attestation.made_under(store, key):
         try:
             verified = attestation.verify(envelope, keys)

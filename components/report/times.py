@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cairn.errors import AttestationError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
 
@@ -64,7 +64,7 @@ def times_of(store: Store, checkpoint: str) -> Times | None:
 
 def _attested(store: Store, digest: str) -> Iterator[Attestation]:
     """Statements of how an artifact was made, as far as they can be relied on."""
-    keys = attestation.trusted_keys()
+    keys = signing.trusted_keys()
     for _, envelope in attestation.made(store, digest):
         try:
             verified = attestation.verify(envelope, keys)

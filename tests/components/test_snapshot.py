@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cairn.errors import RecipeError, SourceError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.stage import Outcome
 from cairn.recipe import load
@@ -313,7 +313,7 @@ def test_the_attestation_names_every_object_and_the_lock_file(corpus: Corpus) ->
     digest = digest_of(corpus.lock_file)
     assert digest
     ((_, envelope),) = attestation.made(corpus.store, digest)
-    verified = attestation.verify(envelope, attestation.trusted_keys())
+    verified = attestation.verify(envelope, signing.trusted_keys())
     assert verified.outputs == {"sources": digest}
     named = {uri: sha256 for uri, sha256 in verified.inputs.items() if uri in uris}
     assert named == {uri: hashlib.sha256(name.encode()).hexdigest() for uri, name in uris.items()}

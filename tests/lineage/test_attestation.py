@@ -3,7 +3,6 @@
 import base64
 import json
 import shutil
-import stat
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.errors import AttestationError
 from cairn.lineage.attestation import (
     Resource,
-    key_id,
     made,
     made_under,
     maker,
     publish,
     sign,
-    signing_key,
     statement,
-    trusted_keys,
     verify,
 )
+from cairn.lineage.signing import KeySigner, key_id, signer, trusted_keys
 from cairn.lineage.store import Store
 
 
@@ -44,31 +41,24 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_the_first_use_makes_a_key_that_only_its_owner_can_read(own_home: Path) -> None:
-    first = key_id(signing_key().public_key())
-    assert stat.S_IMODE((own_home / "signing-key.pem").stat().st_mode) == 0o600
-    assert key_id(signing_key().public_key()) == first
-    assert sorted(path.name for path in own_home.iterdir()) == ["signing-key.pem", "signing-key.pub.pem"]
-
-
 def test_a_signed_statement_comes_back_with_its_inputs_and_outputs() -> None:
-    verified = verify(sign(example(), signing_key()), trusted_keys())
+    verified = verify(sign(example(), signer()), trusted_keys())
     assert verified.outputs == {"documents": "d" * 64}
     assert verified.inputs == {"sources": "5" * 64}
 
 
 def test_the_envelope_can_be_checked_without_cairn() -> None:
-    envelope = json.loads(sign(example(), signing_key()))
+    envelope = json.loads(sign(example(), signer()))
     payload = base64.b64decode(envelope["payload"])
     kind = envelope["payloadType"].encode()
     signed = b"DSSEv1 " + str(len(kind)).encode() + b" " + kind + b" " + str(len(payload)).encode() + b" " + payload
-    public = signing_key().public_key()
+    public = signer().public_key
     public.verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed, ec.ECDSA(hashes.SHA256()))
     assert json.loads(payload)["predicateType"] == "https://slsa.dev/provenance/v1"
 
 
 def test_every_changed_byte_of_the_payload_is_noticed() -> None:
-    envelope = json.loads(sign(example(), signing_key()))
+    envelope = json.loads(sign(example(), signer()))
     payload = bytearray(base64.b64decode(envelope["payload"]))
     for position in range(0, len(payload), 7):
         payload[position] ^= 1
@@ -79,21 +69,19 @@ def test_every_changed_byte_of_the_payload_is_noticed() -> None:
 
 
 def test_a_stranger_is_not_believed_until_their_key_is_trusted(own_home: Path) -> None:
-    stranger = ec.generate_private_key(ec.SECP256R1())
+    stranger = KeySigner(ec.generate_private_key(ec.SECP256R1()))
     envelope = sign(example(), stranger)
     with pytest.raises(AttestationError, match="no trusted key"):
         verify(envelope, trusted_keys())
     (own_home / "trusted").mkdir(parents=True, exist_ok=True)
-    pem = stranger.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    pem = stranger.public_key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (own_home / "trusted" / "stranger.pem").write_bytes(pem)
-    assert verify(envelope, trusted_keys()).key_id == key_id(stranger.public_key())
+    assert verify(envelope, trusted_keys()).key_id == key_id(stranger.public_key)
 
 
 def test_a_signature_under_a_borrowed_key_name_is_not_believed() -> None:
-    forged = json.loads(sign(example(), ec.generate_private_key(ec.SECP256R1())))
-    forged["signatures"][0]["keyid"] = key_id(signing_key().public_key())
+    forged = json.loads(sign(example(), KeySigner(ec.generate_private_key(ec.SECP256R1()))))
+    forged["signatures"][0]["keyid"] = key_id(signer().public_key)
     with pytest.raises(AttestationError, match="was changed"):
         verify(json.dumps(forged).encode(), trusted_keys())
 
@@ -104,23 +92,8 @@ def test_what_is_no_envelope_is_said_to_be_none(garbage: bytes) -> None:
         verify(garbage, trusted_keys())
 
 
-def test_a_file_that_is_no_key_is_named(own_home: Path) -> None:
-    own_home.mkdir()
-    (own_home / "signing-key.pem").write_text("not a key")
-    with pytest.raises(AttestationError, match=r"signing-key\.pem: not a private key"):
-        signing_key()
-
-
-def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    for home in (tmp_path / "file" / "home", Path("/proc/nowhere")):
-        monkeypatch.setenv("CAIRN_HOME", str(home))
-        with pytest.raises(AttestationError, match=f"^{home}/signing-key.pem: no signing key can be kept there: "):
-            signing_key()
-
-
 def test_an_attestation_is_found_by_stage_key_and_by_what_was_made(store: Store) -> None:
-    envelope = sign(example(), signing_key())
+    envelope = sign(example(), signer())
     identifier = publish(store, envelope, ["d" * 64, "e" * 64], "k" * 64)
     assert list(made_under(store, "k" * 64)) == [(identifier, envelope)]
     assert list(made(store, "d" * 64)) == list(made(store, "e" * 64)) == [(identifier, envelope)]
@@ -145,10 +118,10 @@ def test_the_newest_trusted_run_is_what_made_an_artifact(store: Store, own_home:
     wanted = "d" * 64
     assert maker(store, wanted) is None
     assert not own_home.exists(), "nothing was to be checked, so no key was made"
-    key = signing_key()
+    key = signer()
     for finished in ("2026-01-02T00:00:00+00:00", "2026-01-03T00:00:00+00:00", "2026-01-01T00:00:00+00:00"):
         publish(store, sign(run_of(wanted, finished), key), [wanted], "k" * 64)
-    stranger = ec.generate_private_key(ec.SECP256R1())
+    stranger = KeySigner(ec.generate_private_key(ec.SECP256R1()))
     publish(store, sign(run_of(wanted, "2026-01-04T00:00:00+00:00"), stranger), [wanted], "k" * 64)
     # Put under the digest by somebody, although it is about another artifact.
     publish(store, sign(run_of("e" * 64, "2026-01-05T00:00:00+00:00"), key), [wanted], "k" * 64)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cairn.errors import ArtifactError, SourceError, StageError, StoreError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
 from cairn.lineage.store import Store
@@ -220,7 +220,7 @@ def test_the_attestation_says_what_went_in_and_what_came_out(project: Project) -
     digest = digest_of(project.root / "artifacts" / "loud")
     assert digest
     ((_, envelope),) = attestation.made(project.store, digest)
-    verified = attestation.verify(envelope, attestation.trusted_keys())
+    verified = attestation.verify(envelope, signing.trusted_keys())
     assert verified.outputs == {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
     assert verified.inputs["words"] == digest_of(project.root / "words")
     assert {"cairn", "requirements.lock", "requirements.torch-cpu.lock"} <= set(verified.inputs)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.store import Store
 from pipelines.stages import NAMES
 from tests.pipelines.project import ARTIFACTS, Project
@@ -38,14 +38,14 @@ def test_every_artifact_has_a_signed_statement_of_what_made_it(built: Project) -
         assert digest
         envelopes = [envelope for _, envelope in attestation.made(store, digest)]
         assert len(envelopes) == 1, name
-        inputs[name] = attestation.verify(envelopes[0], attestation.trusted_keys()).inputs
+        inputs[name] = attestation.verify(envelopes[0], signing.trusted_keys()).inputs
     assert inputs["scores"]["model"] == digests["model"]
     assert inputs["model"]["checkpoint"] == digests["checkpoint"]
     assert inputs["checkpoint"]["tokens"] == digests["tokens"]
     assert inputs["tokens"]["documents"] == digests["documents"]
     sources = inputs["documents"]["sources"]
     (lock,) = [envelope for _, envelope in attestation.made(store, sources)]
-    objects = attestation.verify(lock, attestation.trusted_keys()).inputs
+    objects = attestation.verify(lock, signing.trusted_keys()).inputs
     assert sum(name.endswith(".txt") for name in objects) == 120
 
 
