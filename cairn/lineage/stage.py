@@ -13,11 +13,9 @@ import fcntl
 import os
 import sys
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,8 +26,11 @@ import cairn.recipe
 from cairn.errors import AttestationError, StageError, StoreError
 from cairn.lineage import attestation, environment, signing
 from cairn.lineage.artifact import Artifact, check_place, digest_of, move_into_place, read_artifact, remove
-from cairn.lineage.attestation import Attestation, Resource
-from cairn.lineage.store import Store, identity
+from cairn.lineage.attempts import begin
+from cairn.lineage.attestation import Attestation
+from cairn.lineage.record import record
+from cairn.lineage.statement import Resource, stage_key
+from cairn.lineage.store import Store
 from cairn.progress import duration
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -60,15 +61,7 @@ class Component(Section):
 
     def key(self, section: Section, inputs: Mapping[str, str]) -> str:
         """The stage key: sha256 over component, version, input digests, section and bit-affecting packages."""
-        return identity(
-            {
-                "component": self.name,
-                "version": self.version,
-                "inputs": dict(inputs),
-                "section": section.model_dump(mode="json"),
-                "packages": self.package_versions(),
-            }
-        )
+        return stage_key(self.name, self.version, inputs, section.model_dump(mode="json"), self.package_versions())
 
     def package_versions(self) -> dict[str, str]:
         """Installed versions of the bit-affecting packages."""
@@ -91,6 +84,10 @@ class Task:
     """Input name to digest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the attestation should say besides: seeds, world size, where it was resumed."""
+    objects: list[Resource] = field(default_factory=list)
+    """Source objects that the work read, which no stage made."""
+    sources: dict[str, Any] = field(default_factory=dict)
+    """What is said of the sources of those objects, by the name of each."""
 
 
 class Outcome(Enum):
@@ -241,11 +238,7 @@ class _Run:
             StageError: an input was changed meanwhile.
         """
         print(f"{self.component.name}: running (stage key {self.key[:12]})", file=sys.stderr, flush=True)
-        began = datetime.now(UTC)
-        # Read once, now: the code that begins is the code that is attested, whatever is checked out meanwhile.
-        environment.code()
-        environment.locks()
-        environment.fingerprint(self.resources)
+        launch = begin(self.folder, self.component.package_versions(), self.resources)
         staged = {name: self.output(name) for name in self.component.outputs}
         for path in staged.values():
             remove(path)
@@ -266,12 +259,13 @@ class _Run:
             self.component,
             self.section,
             self.key,
-            dependencies=[Resource(name, digest) for name, digest in self.digests.items()],
+            dependencies=[*(Resource(name, digest) for name, digest in self.digests.items()), *task.objects],
             outputs=[Resource(name, digest) for name, digest in made.items()],
             facts=task.facts,
-            began=began,
+            launch=launch,
             store=self.store,
             resources=self.resources,
+            sources=task.sources,
         )
         return made, interrupted
 
@@ -283,47 +277,6 @@ class _Run:
         print(f"{self.component.name}: {summary} ({took})", file=sys.stderr, flush=True)
         if interrupted is not None:
             raise interrupted
-
-
-def record(
-    component: Component,
-    section: Section,
-    key: str,
-    *,
-    dependencies: Sequence[Resource],
-    outputs: Sequence[Resource],
-    facts: Mapping[str, Any],
-    began: datetime,
-    store: Store,
-    resources: Resources,
-) -> str:
-    """Sign and publish the attestation of one run of a stage; return its id."""
-    code = environment.code()
-    surroundings = [Resource("cairn", code["sha256"], annotations={"commit": code["commit"], "dirty": code["dirty"]})]
-    surroundings += [Resource(name, digest) for name, digest in environment.locks().items()]
-    said = attestation.statement(
-        outputs=outputs,
-        dependencies=[*dependencies, *surroundings],
-        parameters={
-            "component": component.name,
-            "version": component.version,
-            "section": section.model_dump(mode="json"),
-        },
-        internal={
-            "stageKey": key,
-            "packages": component.package_versions(),
-            "environment": environment.fingerprint(resources),
-            "facts": dict(facts),
-        },
-        run={
-            "invocationId": str(uuid.uuid4()),
-            "startedOn": began.isoformat(timespec="seconds"),
-            "finishedOn": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
-    )
-    envelope = attestation.sign(said, signing.signer())
-    return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
 
 
 def _keep_what_is_replaced(component: Component, output: Path, digest: str, store: Store) -> None:

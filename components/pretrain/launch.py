@@ -107,6 +107,7 @@ def pretrain(
         mode=section.mode,
         precision=section.precision,
         world_size=resources.processes,
+        mesh={"data": resources.processes},
         threads=section.threads,
         parameters=section.model.parameters(opened.vocab_size),
         tokens_seen=section.steps * section.batch * section.model.context,

@@ -315,7 +315,8 @@ def test_the_attestation_names_every_object_and_the_lock_file(corpus: Corpus) ->
     ((_, envelope),) = attestation.made(corpus.store, digest)
     verified = attestation.verify(envelope, signing.trusted_keys())
     assert verified.outputs == {"sources": digest}
-    named = {uri: sha256 for uri, sha256 in verified.inputs.items() if uri in uris}
+    named = {one.uri: one.sha256 for one in verified.objects}
+    assert verified.inputs == {}
     assert named == {uri: hashlib.sha256(name.encode()).hexdigest() for uri, name in uris.items()}
     assert corpus.store.has(digest)
     assert corpus.store.has(corpus.lock.tree or "")

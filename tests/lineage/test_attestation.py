@@ -11,16 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import AttestationError
 from cairn.lineage.attestation import (
-    Resource,
     made,
     made_under,
     maker,
     publish,
     sign,
-    statement,
     verify,
 )
 from cairn.lineage.signing import KeySigner, key_id, signer, trusted_keys
+from cairn.lineage.statement import Resource, statement
 from cairn.lineage.store import Store
 
 
@@ -106,7 +105,10 @@ def run_of(digest: str, finished: str) -> dict[str, object]:
     """The statement of a run of ingest."""
     return statement(
         outputs=[Resource("documents", digest)],
-        dependencies=[Resource("sources", "5" * 64), Resource("cairn", "c" * 64, annotations={"commit": "abc"})],
+        dependencies=[
+            Resource("sources", "5" * 64),
+            Resource("cairn", "c" * 64, annotations={"kind": "code", "commit": "abc"}),
+        ],
         parameters={"component": "ingest", "version": "0.1.0", "section": {"seed": 1}},
         internal={"stageKey": "k" * 64, "packages": {"orjson": "3"}, "facts": {"seconds": 7}},
         run={"finishedOn": finished},

@@ -222,8 +222,11 @@ def test_the_attestation_says_what_went_in_and_what_came_out(project: Project) -
     ((_, envelope),) = attestation.made(project.store, digest)
     verified = attestation.verify(envelope, signing.trusted_keys())
     assert verified.outputs == {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
-    assert verified.inputs["words"] == digest_of(project.root / "words")
-    assert {"cairn", "requirements.lock", "requirements.torch-cpu.lock"} <= set(verified.inputs)
+    assert verified.inputs == {"words": digest_of(project.root / "words")}
+    assert {"requirements.lock", "requirements.torch-cpu.lock"} <= set(verified.locks)
+    assert all(map(project.store.has, verified.locks.values()))
+    assert verified.stage_key == verified.expected_key()
+    assert verified.missing() == []
     definition = verified.statement["predicate"]["buildDefinition"]
     assert definition["externalParameters"] == {"component": "shout", "version": "1.0.0", "section": {"times": 1}}
     assert definition["internalParameters"]["facts"] == {"seed": 7}
