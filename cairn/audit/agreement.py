@@ -62,19 +62,16 @@ def lock_of(read: Read, digest: str) -> Lock | None:
         return None
 
 
-def lock_disagreements(attested: Attestation, lock: Lock, objects: Mapping[str, str]) -> list[Finding]:
-    """Where a lock file of the sources contradicts the attestation of the snapshot that made it.
-
-    Args:
-        objects: URI to sha256, as the attestation has them.
-    """
+def lock_disagreements(attested: Attestation, lock: Lock) -> list[Finding]:
+    """Where a lock file of the sources contradicts the attestation of the snapshot that made it."""
     found = []
+    objects = {one.uri: one.sha256 for one in attested.objects}
     if lock.recipe != identity(attested.section):
         said = "sources.lock.json is of another recipe section than the attestation tells"
         found.append(Finding(Verdict.CONFLICT, said, (f"recipe: {lock.recipe}", f"attested: {identity(attested.section)}")))
     locked = {uri: one.sha256 for uri, one in lock.objects().items()}
-    if locked != dict(objects):
-        apart = sorted(uri for uri in locked.keys() | objects.keys() if locked.get(uri) != objects.get(uri))
+    if locked != objects:
+        apart = sorted(str(uri) for uri in locked.keys() | objects.keys() if locked.get(uri) != objects.get(uri))
         said = f"sources.lock.json and the attestation tell of other objects: {len(apart)} differ"
         found.append(Finding(Verdict.CONFLICT, said, tuple(apart)))
     if lock.tree != attested.facts.get("tree"):

@@ -3,7 +3,6 @@
 Nothing here follows a claim any further; `walk` does. A record that is not what it should be is a finding.
 """
 
-import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,33 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.errors import AttestationError, StoreError, one_line
-from cairn.lineage.attestation import BUILD_TYPE, Attestation, verify
-from cairn.lineage.stage import Component
-from cairn.lineage.store import Store, identity
-from pipelines.stages import NAMES
+from cairn.lineage.attestation import Attestation, open_envelope, verify
+from cairn.lineage.store import Store
 
+DIGEST = re.compile("[0-9a-f]{64}")
 SLACK = timedelta(minutes=5)
 """By how much the clocks of two machines may differ."""
-CODE, LOCKS, DIFFERENCE = "cairn", re.compile(r"requirements.*\.lock"), re.compile(r"cairn\.(diff|patch)")
-REQUIRED = (
-    "subject",
-    "predicate.buildDefinition.buildType",
-    "predicate.buildDefinition.externalParameters.component",
-    "predicate.buildDefinition.externalParameters.version",
-    "predicate.buildDefinition.externalParameters.section",
-    "predicate.buildDefinition.internalParameters.stageKey",
-    "predicate.buildDefinition.internalParameters.packages",
-    "predicate.buildDefinition.internalParameters.environment.python",
-    "predicate.buildDefinition.internalParameters.environment.machine",
-    "predicate.buildDefinition.internalParameters.environment.processor.model",
-    "predicate.buildDefinition.internalParameters.facts",
-    "predicate.buildDefinition.resolvedDependencies",
-    "predicate.runDetails.builder.id",
-    "predicate.runDetails.metadata.invocationId",
-    "predicate.runDetails.metadata.startedOn",
-    "predicate.runDetails.metadata.finishedOn",
-)
-FACTS = {"pretrain": ("seed", "world_size", "threads", "precision", "step"), "snapshot": ("tree",)}
 
 
 @dataclass
@@ -57,11 +35,6 @@ class Record:
     attested: Attestation | None = None
     """None where no trusted key signed exactly this."""
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether it is trusted and says all that a walk needs."""
-        return self.attested is not None and not missing(self.attested)
-
 
 def read_record(subject: str, name: str, data: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> Record:
     """What an envelope is worth: its form, its name, its signature, and whether it speaks of `subject`."""
@@ -71,93 +44,37 @@ def read_record(subject: str, name: str, data: bytes, keys: Mapping[str, ec.Elli
     if sha256(data).hexdigest() != record.identifier:
         say(Finding(Verdict.TAMPERED, f"{where}: its bytes are not those that its name is the sha256 of"))
     try:
-        envelope = json.loads(data)
-        signers = [str(one["keyid"]) for one in envelope["signatures"]]
-        base64.b64decode(envelope["payload"], validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        say(Finding(Verdict.TAMPERED, f"{where}: is no envelope that can be read"))
-        return record
-    try:
-        attested = verify(data, keys)
-        if not isinstance(attested.statement, dict):
-            raise AttestationError("holds no statement")
-    except (AttestationError, ValueError, RecursionError) as error:
-        if not keys.keys() & set(signers):
-            by = ", ".join(signers) or "nobody"
+        open_envelope(data, keys)
+    except AttestationError as error:
+        signers = _signers(data)
+        if signers and not keys.keys() & set(signers):
+            by = ", ".join(signers)
             say(Finding(Verdict.UNSIGNED, f"{where}: no trusted key signed it", (f"signed by: {by}",)))
+        elif signers == []:
+            say(Finding(Verdict.UNSIGNED, f"{where}: nobody signed it"))
         else:
             say(Finding(Verdict.TAMPERED, f"{where}: {one_line(error)}"))
         return record
-    said = Finding(Verdict.ATTESTED, f"signed by the trusted key {attested.key_id[:12]}")
-    if subject not in subjects(attested).values():
-        of = tuple(f"it speaks of: {name} {digest}" for name, digest in subjects(attested).items())
+    try:
+        attested = verify(data, keys)
+    except AttestationError as error:
+        say(Finding(Verdict.INCOMPLETE, f"{where}: {one_line(error)}"))
+        return record
+    if subject not in attested.outputs.values():
+        of = tuple(f"it speaks of: {name} {digest}" for name, digest in attested.outputs.items())
         say(Finding(Verdict.TAMPERED, f"{where}: is of something else: it was put here to be taken for another", of))
         return record
-    say(said)
+    say(Finding(Verdict.ATTESTED, f"signed by the trusted key {attested.key_id[:12]}"))
     record.attested = attested
-    lacking = missing(attested)
+    lacking = attested.missing()
     if lacking:
         say(Finding(Verdict.INCOMPLETE, f"does not say {_listed(lacking)}", tuple(lacking)))
     return record
 
 
-def missing(attested: Attestation) -> list[str]:
-    """Dotted names of what an attestation has to say and does not."""
-    lacking = [name for name in REQUIRED if _at(attested.statement, name) in (None, "", [])]
-    component = _at(attested.statement, "predicate.buildDefinition.externalParameters.component")
-    facts = _at(attested.statement, "predicate.buildDefinition.internalParameters.facts")
-    wanted = FACTS.get(component, ()) if isinstance(component, str) else ()
-    lacking += [f"facts.{name}" for name in wanted if not isinstance(facts, dict) or name not in facts]
-    named = [one.get("name") for one in dependencies(attested)]
-    if CODE not in named:
-        lacking.append(f"resolvedDependencies.{CODE}")
-    return lacking
-
-
-def subjects(attested: Attestation) -> dict[str, str]:
-    """Output name to digest, as far as it is written in the form that a statement has."""
-    found = {}
-    listed = attested.statement.get("subject")
-    for one in listed if isinstance(listed, list) else []:
-        digest = _at(one, "digest.sha256")
-        if isinstance(digest, str):
-            found[str(one.get("name"))] = digest
-    return found
-
-
-def dependencies(attested: Attestation) -> list[dict[str, Any]]:
-    """Everything that a stage says it depended on and that has a digest."""
-    listed = _at(attested.statement, "predicate.buildDefinition.resolvedDependencies")
-    listed = listed if isinstance(listed, list) else []
-    return [one for one in listed if isinstance(_at(one, "digest.sha256"), str) and isinstance(one.get("name"), str)]
-
-
-def is_surrounding(name: str) -> bool:
-    """Whether a dependency is code or a lock of packages: no part of the stage key."""
-    return name == CODE or bool(LOCKS.fullmatch(name) or DIFFERENCE.fullmatch(name))
-
-
-def inputs(attested: Attestation) -> dict[str, str]:
-    """Name to digest of what the stage key was made from: artifacts, or in a snapshot the objects by their URI."""
-    named = {str(one["name"]): str(one["digest"]["sha256"]) for one in dependencies(attested)}
-    if attested.component in NAMES and attested.component != "snapshot":
-        declared = Component.of(f"components.{attested.component}").inputs
-        if set(declared) <= named.keys():
-            return {name: named[name] for name in declared}
-    return {name: digest for name, digest in named.items() if not is_surrounding(name)}
-
-
 def stage_key(attested: Attestation) -> Finding | None:
     """Whether the stage key is that of what the attestation says went in."""
-    made = identity(
-        {
-            "component": attested.component,
-            "version": attested.version,
-            "inputs": inputs(attested),
-            "section": attested.section,
-            "packages": attested.packages,
-        }
-    )
+    made = attested.expected_key()
     if made == attested.stage_key:
         return None
     wrong = "its stage key is not that of the component, version, inputs, recipe section and packages that it names"
@@ -171,11 +88,11 @@ def signpost(store: Store, record: Record, attested: Attestation) -> list[Findin
         data = store.read(key)
         if data is None:
             found.append(Finding(Verdict.MISSING, f"{key}: no signpost leads from the stage key to the attestation"))
-        elif not _leads_to(data, subjects(attested).values()):
+        elif not _leads_to(data, attested.outputs.values()):
             found.append(Finding(Verdict.TAMPERED, f"{key}: does not lead to the attestation"))
     except StoreError as error:
         found.append(Finding(Verdict.MISSING, one_line(error)))
-    for name, digest in subjects(attested).items():
+    for name, digest in attested.outputs.items():
         place = f"attestations/{digest}/{record.identifier}.json"
         if digest == record.subject:
             continue
@@ -215,7 +132,7 @@ def conflicts(
             continue
         except (AttestationError, ValueError):
             continue  # not believed; where it says that it made something that is walked to, that is told there
-        if missing(other) or other.stage_key != attested.stage_key or subjects(other) == subjects(attested):
+        if other.stage_key != attested.stage_key or other.outputs == attested.outputs:
             continue
         said = f"{attested.component}: two attestations under one stage key name other outputs"
         found.append(Finding(Verdict.CONFLICT, said, tuple(_apart(record.identifier, attested, name[:-5], other))))
@@ -229,7 +146,7 @@ def times(attested: Attestation, makers: Mapping[str, Sequence[Attestation]], no
         makers: for each input that is an artifact, the trusted attestations that it was made by.
     """
     why = "a clock was set back, or the attestation is not of this run"
-    began, ended = moment(attested, "startedOn"), moment(attested, "finishedOn")
+    began, ended = moment(attested.started), moment(attested.finished)
     if began is None or ended is None:
         return [Finding(Verdict.INCOMPLETE, "does not say when it ran in a form that can be read", ("metadata",))]
     found = []
@@ -238,7 +155,7 @@ def times(attested: Attestation, makers: Mapping[str, Sequence[Attestation]], no
     if ended > now + SLACK:
         found.append(Finding(Verdict.CONFLICT, f"says that it ended at {ended.isoformat()}, which is to come: {why}"))
     for name, made_by in makers.items():
-        ends = [end for one in made_by if (end := moment(one, "finishedOn")) is not None]
+        ends = [end for one in made_by if (end := moment(one.finished)) is not None]
         if ends and began + SLACK < min(ends):
             said = f"began ({began.isoformat()}) before its input {name} was made ({min(ends).isoformat()}): {why}"
             found.append(Finding(Verdict.CONFLICT, said))
@@ -246,20 +163,26 @@ def times(attested: Attestation, makers: Mapping[str, Sequence[Attestation]], no
 
 
 def attempts(attested: Attestation) -> list[Finding]:
-    """Whether the runs that it went on from were of the same code."""
-    facts = attested.facts
-    tried = facts.get("attempts") if isinstance(facts, dict) else None
-    codes = {str(one["code"]) for one in tried or () if isinstance(one, dict) and one.get("code")}
-    if len(codes | {attested.code.sha256}) < 2:
-        return []
-    said = "it was interrupted, and went on with other code: no one code made this"
-    return [Finding(Verdict.CONFLICT, said, tuple(sorted(codes | {attested.code.sha256})))]
+    """Whether the launches that it went on from were of the same code, and tell of themselves."""
+    found = []
+    launches = attested.attempts
+    damaged = tuple(f"attempts[{index}]" for index, one in enumerate(launches) if "damaged" in one)
+    if damaged:
+        found.append(Finding(Verdict.INCOMPLETE, "what an earlier launch wrote of itself could not be read", damaged))
+    if launches and launches[-1].get("invocation") != attested.invocation:
+        found.append(Finding(Verdict.CONFLICT, "the last of its attempts is not the launch that finished it"))
+    codes = dict.fromkeys(str(one["code"]) for one in launches if one.get("code"))
+    if codes.keys() - {attested.code.sha256}:
+        said = f"{len(launches)} launches worked on it, with different code: no one code made this"
+        told = tuple(f"{one.get('started')}: code {one.get('code')}, commit {one.get('commit')}" for one in launches)
+        found.append(Finding(Verdict.CONFLICT, said, told))
+    return found
 
 
-def moment(attested: Attestation, name: str) -> datetime | None:
-    """A time that it tells, in UTC; None where it cannot be read."""
+def moment(said: str) -> datetime | None:
+    """A time in an attestation, in UTC; None where it cannot be read."""
     try:
-        read = datetime.fromisoformat(str(_at(attested.statement, f"predicate.runDetails.metadata.{name}")))
+        read = datetime.fromisoformat(said)
     except ValueError:
         return None
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
@@ -277,15 +200,10 @@ def guarded(checks: Iterable[Callable[[], Iterable[Finding] | None]]) -> list[Fi
     return found
 
 
-def is_stage(attested: Attestation) -> bool:
-    """Whether it is of a run of a stage."""
-    return bool(_at(attested.statement, "predicate.buildDefinition.buildType") == BUILD_TYPE)
-
-
 def _apart(first: str, one: Attestation, second: str, other: Attestation) -> Iterable[str]:
-    outputs = sorted(subjects(one).keys() | subjects(other).keys())
+    outputs = sorted(one.outputs.keys() | other.outputs.keys())
     for name in outputs:
-        yield f"{name}: {subjects(one).get(name)} by {first[:12]}, {subjects(other).get(name)} by {second[:12]}"
+        yield f"{name}: {one.outputs.get(name)} by {first[:12]}, {other.outputs.get(name)} by {second[:12]}"
     base = "predicate.buildDefinition.internalParameters."
     for what in ("environment.processor.model", "environment.processor.flags", "environment.machine",
                  "environment.arithmetic", "environment.resources", "environment.image", "facts.threads",
@@ -299,6 +217,14 @@ def _apart(first: str, one: Attestation, second: str, other: Attestation) -> Ite
 
 def _leads_to(signpost: bytes, digests: Iterable[str]) -> bool:
     return _at(_parsed(signpost), "subject") in set(digests)
+
+
+def _signers(envelope: bytes) -> list[str] | None:
+    """The key ids that an envelope names; None when it cannot be read."""
+    listed = _at(_parsed(envelope), "signatures")
+    if not isinstance(listed, list) or not all(isinstance(_at(one, "keyid"), str) for one in listed):
+        return None
+    return [_at(one, "keyid") for one in listed]
 
 
 def _parsed(data: bytes) -> Any:
@@ -318,5 +244,5 @@ def _at(value: Any, dotted: str) -> Any:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [name.rpartition(".")[2] for name in names]
+    shown = [name if "[" in name else name.rpartition(".")[2] for name in names]
     return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")

@@ -8,6 +8,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class Copies:
         """Everything that has to be looked at."""
         return (place for copy in self.copies for place in (*copy.places.values(), *copy.extra.values()))
 
+    @cached_property
     def members(self) -> dict[str, Member]:
         """Path to file, with the listing of a directory among them."""
         if self.pin is None:
@@ -85,7 +87,7 @@ class Copies:
 
     def sound(self, path: str, reader: Reader) -> Place | None:
         """A place at which a file of the artifact was found to have the right bytes."""
-        wanted = self.members().get(path)
+        wanted = self.members.get(path)
         for copy in self.copies if wanted else ():
             place = copy.places.get(path)
             if wanted and place is not None and _fits(reader.seen[place], wanted):
@@ -94,7 +96,7 @@ class Copies:
 
     def read(self, path: str) -> bytes | None:
         """One small file of the artifact, from wherever its bytes are right; None when they are nowhere."""
-        wanted = self.members().get(path)
+        wanted = self.members.get(path)
         places = [copy.places[path] for copy in self.copies if path in copy.places]
         read = (read_small(place, wanted.sha256) for place in places) if wanted else ()
         return next((data for data in read if data is not None), None)
@@ -103,7 +105,7 @@ class Copies:
         """The verdict on one copy; None where nothing claims to be one."""
         if self.pin is None:
             return self._judge_whole(copy, reader)
-        members = self.members()
+        members = self.members
         seen = {path: reader.seen[place] for path, place in copy.places.items()}
         faults = _faults(members, seen, copy)
         wrong = [fault for fault in faults if not fault.startswith("missing: ")]
@@ -161,7 +163,7 @@ def at_path(path: Path, pin: Artifact | None) -> Copy:
 
 def in_store(store: Store, pin: Artifact) -> list[Copy]:
     """The copies in the store and each of its mirrors."""
-    members = Copies("", pin).members()
+    members = Copies("", pin).members
     return [
         Copy(root, {path: Place(posixpath.join(root, address(one.md5))) for path, one in members.items()})
         for root in (store.url, *store.mirrors)

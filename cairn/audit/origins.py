@@ -1,12 +1,9 @@
 """What has no maker: objects of sources, the code, the locks of packages. Here a walk back ends."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from cairn.audit.checks import CODE, dependencies, inputs, is_surrounding
 from cairn.audit.copies import Copies, at_path, in_store
 from cairn.audit.reading import Place, Reader
 from cairn.audit.target import Pins
@@ -15,7 +12,6 @@ from cairn.lineage import environment
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store, identity
-from components.snapshot.lock import Lock
 
 
 @dataclass
@@ -53,7 +49,7 @@ class Origin:
 
     def _in_tree(self, tree: Copies, reader: Reader) -> list[Finding]:
         found, where = [], f"the tree of copied objects ({tree.digest[:12]})"
-        member = next((one for one in tree.pin.members if one.path == self.path), None) if tree.pin else None
+        member = tree.members.get(self.path)
         if member is None or member.sha256 != self.node.digest:
             lacks = "has no pin" if tree.pin is None else "does not hold it"
             return [Finding(Verdict.MISSING, f"{self.node.name}: {where} {lacks}")]
@@ -82,49 +78,40 @@ class Origin:
         return Finding(Verdict.BYTES_MATCH, f"{named}: read again from its own store")
 
 
-def objects(attested: Attestation, lock: Lock | None, tree: Copies | None) -> Iterator[Origin]:
-    """The objects of the sources of a snapshot.
+def objects(attested: Attestation, trees: Mapping[str, Copies]) -> Iterator[Origin]:
+    """The objects of sources that a stage read.
 
     Args:
-        lock: the lock file that it made, where it is to be had: it tells how an object is kept.
-        tree: the copied objects.
+        trees: the trees of copied objects that are known, by digest.
     """
-    locked = lock.objects() if lock is not None else {}
-    for uri, digest in inputs(attested).items():
-        node = Node(f"object:{digest}:{uri}", "object", uri, digest)
-        known = locked.get(uri)
-        if known is not None and known.version is not None:
-            yield Origin(node, kept=Place(uri, known.version))
-        elif tree is not None:
-            path = known.path if known is not None and known.path is not None else f"{digest[:2]}/{digest[2:]}"
-            yield Origin(node, tree=tree, path=path)
+    for one in attested.objects:
+        uri, noted = one.uri or "", one.annotations or {}
+        node = Node(f"object:{one.sha256}:{uri}", "object", uri, one.sha256)
+        path, version = noted.get("path"), noted.get("version")
+        holding = (tree for tree in trees.values() if path in tree.members)
+        if isinstance(version, str):
+            yield Origin(node, kept=Place(uri, version))
+        elif isinstance(path, str) and trees:
+            yield Origin(node, tree=next(holding, next(iter(trees.values()))), path=path)
         else:
             yield Origin(node, said=[Finding(Verdict.MISSING, f"{uri}: nothing says where its bytes are kept")])
 
 
 def surroundings(attested: Attestation, store: Store, pins: Pins) -> Iterator[Origin]:
     """The code that ran and the locks of packages, as an attestation names them."""
-    for one in dependencies(attested):
-        name, digest = str(one["name"]), str(one["digest"]["sha256"])
-        if not is_surrounding(name):
-            continue
-        if name == CODE:
-            noted = one.get("annotations")
-            yield from _code(digest, noted if isinstance(noted, dict) else {}, store, pins)
-        else:
-            yield _kept(Node(f"lock:{name}:{digest}", "lock", name, digest), store, pins, environment.ROOT / name)
-
-
-def _code(digest: str, noted: dict[str, Any], store: Store, pins: Pins) -> Iterator[Origin]:
-    commit, dirty = noted.get("commit"), noted.get("dirty")
-    at = f"commit {commit}" if commit else "no commit: it ran where there was no Git"
-    said = [Finding(Verdict.ATTESTED, f"{at}{', with changes' if dirty else ''}")]
-    if environment.code()["sha256"] == digest:
-        said = [Finding(Verdict.BYTES_MATCH, f"is the code of this audit ({at})")]
-    # One code may be told of in several ways, with and without a commit: each is a claim of its own.
-    yield Origin(Node(f"code:{digest}:{identity([commit, dirty])[:12]}", "code", "cairn", digest), said=said)
-    if isinstance(dirty, str) and re.fullmatch("[0-9a-f]{64}", dirty):
-        yield _kept(Node(f"code:{dirty}", "code", "changes to the commit", dirty), store, pins, None)
+    code = attested.code
+    if code.sha256:
+        at = f"commit {code.commit}" if code.commit else "no commit: it ran where there was no Git"
+        said = Finding(Verdict.ATTESTED, f"{at}{', with changes' if code.dirty else ''}")
+        if environment.code()["sha256"] == code.sha256:
+            said = Finding(Verdict.BYTES_MATCH, f"is the code of this audit ({at})")
+        # One code may be told of in several ways, with and without a commit: each is a claim of its own.
+        node = Node(f"code:{code.sha256}:{identity([code.commit, code.difference])[:12]}", "code", "cairn", code.sha256)
+        yield Origin(node, said=[said])
+    if code.difference is not None:
+        yield _kept(Node(f"code:{code.difference}", "code", "changes to the commit", code.difference), store, pins, None)
+    for name, digest in attested.locks.items():
+        yield _kept(Node(f"lock:{name}:{digest}", "lock", name, digest), store, pins, environment.ROOT / name)
 
 
 def _kept(node: Node, store: Store, pins: Pins, beside: Path | None) -> Origin:

@@ -6,7 +6,7 @@ be, and what differs is told file by file.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,11 +77,11 @@ class Pins:
         return pin, []
 
 
-def find(said: str, pins: Pins, reader: Reader, expected: str | None = None) -> Target:
+def find(said: str, pins: Pins, reader: Reader, expected: Callable[[Path], str | None] | None = None) -> Target:
     """What `said` means: a path, or the first digits of a digest.
 
     Args:
-        expected: the digest that something else, such as `dvc.lock`, says should lie there.
+        expected: tells the digest that something else, such as `dvc.lock`, says should lie at a path.
 
     Raises:
         ArtifactError: there is no such path and no such digest, or several. StoreError: the store cannot be reached.
@@ -142,9 +142,9 @@ def nearest(found: Artifact, known: Mapping[str, Artifact]) -> str | None:
     return best[3] if best else None
 
 
-def _at(path: Path, pins: Pins, reader: Reader, expected: str | None) -> Target:
+def _at(path: Path, pins: Pins, reader: Reader, expected: Callable[[Path], str | None] | None) -> Target:
     found = read(path, reader)
     if found.digest in pins.digests or pins.store.list(f"attestations/{found.digest}"):
         return Target(found.digest, path)
-    near = expected or nearest(found, pins.all())
+    near = (expected(path) if expected is not None else None) or nearest(found, pins.all())
     return Target(near or found.digest, path, stranger=True)

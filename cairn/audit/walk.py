@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.audit import agreement, checks, origins, project, signatures
+from cairn.audit import agreement, checks, origins, project
 from cairn.audit.checks import Record
 from cairn.audit.copies import Copies, Copy, at_path, in_store
 from cairn.audit.fetching import Fetcher
@@ -57,7 +57,7 @@ def audit(
     """
     store.check()
     reader, pins = Reader(read_bytes), Pins(store)
-    expected = project.expected(root, said, pins) if root is not None else None
+    expected = partial(project.expected, root, pins) if root is not None else None
     walk = Walk(store, keys, root, reader, pins, find(said, pins, reader, expected))
     walk.follow()
     walk.look()
@@ -86,7 +86,7 @@ class Walk:
     """By digest, every attestation that lies under it."""
     attested: dict[str, tuple[Record, Attestation]] = field(default_factory=dict)
     """By id, the attestations that are believed and say enough to be followed."""
-    origins: list[origins.Origin] = field(default_factory=list)
+    ends: list[origins.Origin] = field(default_factory=list)
     """What has bytes and is no artifact of a stage: objects of sources, code, locks."""
 
     @cached_property
@@ -115,7 +115,7 @@ class Walk:
         self.copies[digest] = Copies(digest, pin, in_store(self.store, pin) if pin is not None else [])
         found: list[tuple[str, str]] = []
         records = self._records(digest, node)
-        sayings = [checks.subjects(one.attested) for one in records if one.attested is not None]
+        sayings = [one.attested.outputs for one in records if one.attested is not None]
         names = [output for said in sayings for output, one in said.items() if one == digest]
         self._folders(digest, pin, names)
         for record in records:
@@ -123,7 +123,7 @@ class Walk:
             attested = record.attested
             if attested is None:
                 continue
-            if record.identifier not in self.attested and record.is_sound and checks.is_stage(attested):
+            if record.identifier not in self.attested:
                 self.attested[record.identifier] = record, attested
                 found += self._inputs(stage, attested)
         if not names:
@@ -157,7 +157,7 @@ class Walk:
         node = self.audit.nodes.setdefault(identifier, Node(identifier, "stage", "attestation", record.identifier))
         node.findings += [one for one in record.findings if one not in node.findings]
         attested = record.attested
-        if attested is not None and record.is_sound:
+        if attested is not None:
             node.name = f"{attested.component} {attested.version}"
         edge = Edge(made.id, node.id, "made by")
         self.audit.edges.append(edge)
@@ -171,20 +171,24 @@ class Walk:
     def _inputs(self, stage: Node, attested: Attestation) -> list[tuple[str, str]]:
         """Take in what a stage was made from; the artifacts among it are to be walked to."""
         walked: list[tuple[str, str]] = []
-        is_snapshot = attested.component == "snapshot"
-        for name, digest in checks.inputs(attested).items() if not is_snapshot else ():
+        for name, digest in attested.inputs.items():
             self._edge(stage, artifact_id(digest), f"named as its input {name}")
             walked.append((digest, name))
         for origin in origins.surroundings(attested, self.store, self.pins):
             self._origin(stage, origin)
-        if is_snapshot:
-            tree = attested.facts.get("tree")
-            if isinstance(tree, str):
+        if attested.objects:
+            for tree in self._trees(attested):
                 self._tree(stage, tree)
-            lock = agreement.lock_of(self._read, checks.subjects(attested).get("sources", ""))
-            for origin in origins.objects(attested, lock, self.copies.get(tree) if isinstance(tree, str) else None):
+            for origin in origins.objects(attested, {tree: self.copies[tree] for tree in self._trees(attested)}):
                 self._origin(stage, origin)
         return walked
+
+    def _trees(self, attested: Attestation) -> list[str]:
+        """The trees of copied objects that a stage read from: a snapshot says it, and what it made tells others."""
+        named = attested.facts.get("tree")
+        lock = agreement.lock_of(self._read, attested.inputs.get("sources") or "")
+        found = (named, lock.tree if lock is not None else None)
+        return [tree for tree in found if isinstance(tree, str) and checks.DIGEST.fullmatch(tree)]
 
     def _tree(self, stage: Node, digest: str) -> None:
         """Take in the tree of copied objects: it has a pin and bytes, and no attestation of its own."""
@@ -199,7 +203,7 @@ class Walk:
     def _origin(self, stage: Node, origin: origins.Origin) -> None:
         if origin.node.id not in self.audit.nodes:
             self.audit.nodes[origin.node.id] = origin.node
-            self.origins.append(origin)
+            self.ends.append(origin)
         self._edge(stage, origin.node.id, "named, with its digest")
 
     def _edge(self, tail: Node, head: str, said: str) -> None:
@@ -222,7 +226,7 @@ class Walk:
     def look(self) -> None:
         """Read every copy of everything."""
         places = [place for copies in self.copies.values() for place in copies.places()]
-        self.reader.look([*places, *(place for origin in self.origins for place in origin.places())])
+        self.reader.look([*places, *(place for origin in self.ends for place in origin.places())])
 
     def judge(self) -> None:
         """Say of every node and edge what is proved, claimed, missing or changed."""
@@ -231,18 +235,17 @@ class Walk:
             self.audit.nodes[artifact_id(digest)].findings[:0] = copies.findings(self.reader)
         if self.target.stranger:
             self._stranger()
-        for origin in self.origins:
+        for origin in self.ends:
             origin.node.findings += origin.findings(self.reader)
         now = datetime.now(UTC)
         for record, attested in self.attested.values():
             self._judge_stage(record, attested, now)
-        signatures.judge(self)
         if self.root is not None:
-            project.judge(self)
+            project.judge(self.audit, self.root, self.pins, self.makers)
 
     def _judge_stage(self, record: Record, attested: Attestation, now: datetime) -> None:
         node = self.audit.nodes[f"stage:{record.identifier}"]
-        artifacts = checks.inputs(attested) if attested.component != "snapshot" else {}
+        artifacts = attested.inputs
         made_by = {name: self.makers(digest) for name, digest in artifacts.items()}
         node.findings += checks.guarded(
             [
@@ -264,8 +267,8 @@ class Walk:
     def _lock(self, attested: Attestation) -> list[Finding]:
         if attested.component != "snapshot":
             return []
-        lock = agreement.lock_of(self._read, checks.subjects(attested).get("sources", ""))
-        return agreement.lock_disagreements(attested, lock, checks.inputs(attested)) if lock is not None else []
+        lock = agreement.lock_of(self._read, attested.outputs.get("sources", ""))
+        return agreement.lock_disagreements(attested, lock) if lock is not None else []
 
     def _is_another(self, digest: str, copy: Copy) -> bool:
         """Whether what lies at a place of the project is another artifact, as sound as the one that is walked to."""
@@ -284,7 +287,7 @@ class Walk:
         """The trusted attestations that name an artifact as what they made."""
         if digest not in self.records:
             self._records(digest, Node("", "artifact", "", digest))
-        return [one.attested for one in self.records[digest] if one.attested is not None and one.is_sound]
+        return [one.attested for one in self.records[digest] if one.attested is not None]
 
     def _read(self, digest: str, path: str) -> bytes | None:
         """One small file of an artifact that was walked to."""
