@@ -9,7 +9,6 @@ from cairn.lineage import attestation, signing
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
 
-
 TOLD = {"seconds", "tokens_per_second", "resumed_at", "peak_rss_gib", "world_size", "threads"}  # by a training run
 
 
