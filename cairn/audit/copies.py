@@ -15,11 +15,10 @@ from pathlib import Path
 from cairn.audit.reading import Place, Reader, Seen, read_small
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.lineage.artifact import Artifact, Member
+from cairn.lineage.model_signature import NAME
 from cairn.lineage.pins import address, directory_address, directory_listing
 from cairn.lineage.store import Store
 
-SIGNATURE = "model.sig"
-"""A signature may lie inside the model's folder. It is no part of the model."""
 LISTING = "(listing)"
 """Stands for the `.dir` object of a directory, which says which objects are its files."""
 
@@ -179,7 +178,7 @@ def files(folder: Path) -> tuple[list[str], list[str]]:
             relative = os.path.relpath(path, folder).replace(os.sep, "/")
             plain = os.path.isfile(path) and not os.path.islink(path)
             (found if plain else odd).append(relative)
-    return sorted((one for one in found if one != SIGNATURE), key=os.fsencode), sorted(odd)
+    return sorted((one for one in found if one != NAME), key=os.fsencode), sorted(odd)
 
 
 def differences(wanted: Artifact, found: Artifact) -> list[str]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cairn.audit.copies import SIGNATURE, at_path
+from cairn.audit.copies import at_path
 from cairn.audit.reading import REQUESTS, Reader
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.errors import ArtifactError, StoreError, one_line
 from cairn.lineage.artifact import Artifact, Member
+from cairn.lineage.model_signature import NAME
 from cairn.lineage.pins import pin_of, read_pin
 from cairn.lineage.store import Store
 
@@ -127,7 +128,7 @@ def nearest(found: Artifact, known: Mapping[str, Artifact]) -> str | None:
     Of an artifact that is one file nothing may be left. Then one of the same name is near enough.
     """
     here = {(one.path, one.sha256) for one in found.members}
-    names = {one.path for one in found.members if one.path != SIGNATURE}
+    names = {one.path for one in found.members if one.path != NAME}
     best: tuple[int, int, int, str] | None = None
     for digest, pin in sorted(known.items()):
         if pin.is_directory != found.is_directory:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.audit import agreement, checks, origins, project
+from cairn.audit import agreement, checks, origins, project, signatures
 from cairn.audit.checks import Record
 from cairn.audit.copies import Copies, Copy, at_path, in_store
 from cairn.audit.fetching import Fetcher
@@ -240,6 +240,7 @@ class Walk:
         now = datetime.now(UTC)
         for record, attested in self.attested.values():
             self._judge_stage(record, attested, now)
+        self._signatures()
         if self.root is not None:
             project.judge(self.audit, self.root, self.pins, self.makers)
 
@@ -263,6 +264,18 @@ class Walk:
             edges = [one for one in self.audit.edges if one.tail == node.id]
             edge = next((one for one in edges if one.head == artifact_id(artifacts.get(name, ""))), None)
             (edge.findings if edge else node.findings).append(finding)
+
+    def _signatures(self) -> None:
+        """Verify what claims to be a signature of the target, or of a model on the way."""
+        models = [one.outputs["model"] for _, one in self.attested.values() if "model" in one.outputs]
+        for digest in dict.fromkeys([self.target.digest, *models]):
+            known, node = self.copies.get(digest), self.audit.nodes.get(artifact_id(digest))
+            if known is None or known.pin is None or node is None:
+                continue
+            folders = [Path(copy.where) for copy in known.copies if copy.is_folder]
+            for signature, edge in signatures.of_model(node, known.pin, folders, self.store, self.keys):
+                self.audit.nodes[signature.id] = signature
+                self.audit.edges.append(edge)
 
     def _lock(self, attested: Attestation) -> list[Finding]:
         if attested.component != "snapshot":
