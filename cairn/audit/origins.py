@@ -30,6 +30,9 @@ class Origin:
     said: list[Finding] = field(default_factory=list)
     """What is known of it without reading."""
 
+    named: str = "its digest"
+    """What the attestation says of it, besides that it was there."""
+
     def places(self) -> Iterable[Place]:
         """What has to be looked at for it, besides the tree."""
         yield from self.copies.places() if self.copies else ()
@@ -86,13 +89,17 @@ def objects(attested: Attestation, trees: Mapping[str, Copies]) -> Iterator[Orig
     """
     for one in attested.objects:
         uri, noted = one.uri or "", one.annotations or {}
-        node = Node(f"object:{one.sha256}:{uri}", "object", uri, one.sha256)
+        sources = noted.get("sources") or ()
+        names = ", ".join(str(source.get("name")) for source in sources)
+        node = Node(f"object:{one.sha256}:{uri}", "object", uri, one.sha256, source=names)
+        licences = ", ".join(dict.fromkeys(str(source.get("licence")) for source in sources))
         path, version = noted.get("path"), noted.get("version")
         holding = (tree for tree in trees.values() if path in tree.members)
         if isinstance(version, str):
-            yield Origin(node, kept=Place(uri, version))
+            yield Origin(node, kept=Place(uri, version), named=f"licence {licences}")
         elif isinstance(path, str) and trees:
-            yield Origin(node, tree=next(holding, next(iter(trees.values()))), path=path)
+            tree = next(holding, next(iter(trees.values())))
+            yield Origin(node, tree=tree, path=path, named=f"licence {licences}")
         else:
             yield Origin(node, said=[Finding(Verdict.MISSING, f"{uri}: nothing says where its bytes are kept")])
 

@@ -63,6 +63,8 @@ class Node:
     digest: str
     """sha256 of the artifact, object, code or lock; the id of an attestation for a stage."""
     findings: list[Finding] = field(default_factory=list)
+    source: str = ""
+    """Of an object: the names of the sources that it belongs to."""
 
 
 @dataclass

@@ -204,7 +204,7 @@ class Walk:
         if origin.node.id not in self.audit.nodes:
             self.audit.nodes[origin.node.id] = origin.node
             self.ends.append(origin)
-        self._edge(stage, origin.node.id, "named, with its digest")
+        self._edge(stage, origin.node.id, f"named, with {origin.named}")
 
     def _edge(self, tail: Node, head: str, said: str) -> None:
         edge = Edge(tail.id, head, "made from", [Finding(Verdict.ATTESTED, said)])
