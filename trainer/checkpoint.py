@@ -7,6 +7,7 @@ Finished: safetensors in a canonical order and in files of fixed size, whatever 
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -180,6 +181,43 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return manifest, weights
     except (ValueError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: is not a sound checkpoint: {error}") from None
+
+
+def largest_difference(one: Path, other: Path) -> tuple[float, str]:
+    """How far the tensors in the files of two folders are apart, at most, and in which tensor.
+
+    The difference of two values is taken as a share of the largest value of that tensor in `one`; it is infinite where
+    a tensor is in one folder only, has another shape, or holds no number.
+    """
+    found = [
+        {name: file for file in sorted(folder.glob("*.safetensors")) for name in _names(file)}
+        for folder in (one, other)
+    ]
+    largest, where = 0.0, "none"
+    for name in sorted(found[0].keys() | found[1].keys()):
+        share = math.inf
+        if name in found[0] and name in found[1]:
+            first, second = (_tensor(files[name], name) for files in found)
+            if first.shape == second.shape and first.numel():
+                difference = float((first.float() - second.float()).abs().max())
+                scale = float(first.float().abs().max())
+                share = (
+                    0.0 if difference == 0 else difference / scale if scale and math.isfinite(difference) else math.inf
+                )
+        if share > largest:
+            largest, where = share, name
+    return largest, where
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as opened:
+        return list(opened.keys())
+
+
+def _tensor(file: Path, name: str) -> Tensor:
+    with safe_open(file, "pt") as opened:
+        tensor: Tensor = opened.get_tensor(name)
+        return tensor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

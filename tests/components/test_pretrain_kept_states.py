@@ -98,7 +98,7 @@ def test_a_kept_state_that_was_changed_or_came_with_another_log_is_not_taken_up(
     steps = shutil.copytree(keeping / "optimizer" / "steps", tmp_path / "steps")
     log = (keeping / "checkpoint" / "training.jsonl").read_bytes()
     state = steps / "00000015.safetensors"
-    with pytest.raises(ArtifactError, match="came with other lines than training.jsonl begins with"):
+    with pytest.raises(ArtifactError, match="came with other lines than"):
         take_up(state, log.replace(b'"step":3,', b'"step":4,'), tmp_path / "other")
     state.write_bytes(state.read_bytes()[:-1] + b"?")
     with pytest.raises(ArtifactError, match="is not the state that its manifest tells of"):
