@@ -51,6 +51,7 @@ def small_recipe() -> dict[str, Any]:
         "batch": 4,
         "micro_batch": 2,
         "checkpoint_every": 20,
+        "keep_every": 100,
         "evaluate_every": 75,
         "log_every": 1,
     }
