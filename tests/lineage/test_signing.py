@@ -165,7 +165,10 @@ CANARY = "canary-4711"
         (f"command:'{CANARY}", "CAIRN_SIGNER: command: is followed by a program and its arguments; a quote is open"),
         (f"command:no-such-program {CANARY}", "CAIRN_SIGNER: no-such-program public-key: cannot be run: No such file"),
         (f"command:sh -c 'echo locked >&2; exit 3' {CANARY}", "CAIRN_SIGNER: sh public-key: ended with 3: locked"),
-        (f"command:sh -c 'echo BEGIN PRIVATE KEY {CANARY} >&2; exit 3'", "CAIRN_SIGNER: sh public-key: ended with 3"),
+        (
+            f"command:sh -c \"echo BEGIN PRIV''ATE KEY {CANARY} >&2; exit 3\"",
+            "CAIRN_SIGNER: sh public-key: ended with 3",
+        ),
         (f"command:sh -c 'echo {CANARY}'", "CAIRN_SIGNER: sh public-key: not a public key"),
     ],
 )
