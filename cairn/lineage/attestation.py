@@ -161,7 +161,10 @@ class Attestation:
         return stage_key(self.component, self.version, self.inputs or looked_at, self.section, self.packages)
 
     def missing(self) -> list[str]:
-        """Dotted names of what it does not say and should."""
+        """Dotted names of what it does not say and should.
+
+        A commit, an image and locks are not asked for: code may have been installed, and all packages are named.
+        """
         internal, environment, facts = self._internal, self.environment, self.facts
         needed: dict[str, Any] = {
             "version": self.version,
@@ -172,7 +175,6 @@ class Attestation:
             **{f"facts.{name}": facts.get(name) not in (None, "", {}) for name in FACTS.get(self.component, ())},
             "attempts": self.attempts,
             "code": self.code.sha256,
-            "locks": self.locks,
             "invocationId": self.invocation,
             "startedOn": self.started,
             "finishedOn": self.finished,

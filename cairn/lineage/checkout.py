@@ -35,11 +35,9 @@ def difference(root: Path, folders: Sequence[str], files: Collection[str]) -> by
     if tracked is None or others is None:
         return None
     unknown = sorted(set(os.fsdecode(others).split("\0")) & set(files))
-    return tracked + b"".join(
-        # Ends with 1, because the two differ.
-        _git(root, "diff", *_PATCH, "--no-index", "--", "/dev/null", name, ends_with=1) or b""
-        for name in unknown
-    )
+    # Ends with 1, because the two differ.
+    added = [_git(root, "diff", *_PATCH, "--no-index", "--", "/dev/null", name, ends_with=1) for name in unknown]
+    return None if None in added else tracked + b"".join(filter(None, added))
 
 
 def _git(root: Path, *arguments: str, ends_with: int = 0) -> bytes | None:

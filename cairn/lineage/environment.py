@@ -55,10 +55,11 @@ def package_version(name: str) -> str:
 def code() -> dict[str, Any]:
     """Digest of Cairn's own code, and the Git commit it stands at with the digest of what differs from it."""
     listing = [(path.relative_to(ROOT).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in _files()]
-    commit, changed = checkout.commit(ROOT), difference()
+    changed = difference()
     return {
         "sha256": hashlib.sha256(canonical(sorted(listing))).hexdigest(),
-        "commit": commit,
+        # A commit without what differs from it would pass for the code that ran.
+        "commit": checkout.commit(ROOT) if changed is not None else None,
         "dirty": hashlib.sha256(changed).hexdigest() if changed else None,
     }
 

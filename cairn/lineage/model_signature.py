@@ -11,16 +11,16 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.errors import AttestationError
-from cairn.lineage.artifact import Artifact, canonical
+from cairn.errors import AttestationError, StoreError
+from cairn.lineage.artifact import Artifact, canonical, written_aside
 from cairn.lineage.attestation import PAYLOAD_TYPE, pae
 from cairn.lineage.signing import Signer, key_id, signer, trusted_keys
 from cairn.lineage.statement import STATEMENT_TYPE
@@ -105,6 +105,30 @@ def keep_signature(store: Store, artifact: Artifact, name: str) -> bytes:
     bundle = sign_model(artifact, name, by)
     store.write(f"signatures/{artifact.digest}/{key_id(by.public_key)}.json", bundle)
     return bundle
+
+
+def sign_outputs(
+    names: Iterable[str], made: Mapping[str, str], store: Store, places: Mapping[str, Path] | None = None
+) -> None:
+    """See to it that the store has the signatures of the outputs that are taken away without it, and that each lies
+    beside its output: `model.sig` beside `model`. Also of what was made before: a kill may have come between its
+    attestation and this.
+
+    Args:
+        made: output name to digest.
+        places: where outputs lie; None where there is but the store.
+
+    Raises StoreError when the store holds no pin for one.
+    """
+    for name in names:
+        artifact = store.pin(made[name])
+        if artifact is None:
+            raise StoreError(f"{store.url}: holds no pin for {made[name]}, the {name} to be signed")
+        bundle = keep_signature(store, artifact, name)
+        beside = places[name].with_name(f"{places[name].name}.sig") if places else None
+        if beside is not None and not (beside.is_file() and beside.read_bytes() == bundle):
+            with written_aside(beside) as aside:
+                aside.write_bytes(bundle)
 
 
 def _opened(bundle: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> tuple[bytes, str]:

@@ -119,7 +119,7 @@ def signer() -> Signer:
     if not said:
         return KeySigner(_own_key())
     kind, separator, rest = said.partition(":")
-    if not (separator and rest and re.fullmatch(r"[A-Za-z0-9_.-]+", kind)):
+    if not (separator and rest and re.fullmatch(r"[A-Za-z0-9_.-]+", kind)) or "PRIVATE KEY" in rest or "\n" in rest:
         # Not shown: it may be the key itself.
         raise AttestationError(f"{VARIABLE}: write it as file:PATH, env:VARIABLE, command:PROGRAM or NAME:ARG")
     if kind == "file":

@@ -32,11 +32,10 @@ from cairn.lineage.artifact import (
     move_into_place,
     read_artifact,
     remove,
-    written_aside,
 )
 from cairn.lineage.attempts import begin
 from cairn.lineage.attestation import Attestation
-from cairn.lineage.model_signature import keep_signature
+from cairn.lineage.model_signature import sign_outputs
 from cairn.lineage.record import record
 from cairn.lineage.statement import Resource, stage_key
 from cairn.lineage.store import Store
@@ -149,7 +148,7 @@ def run_stage(
             restored = _restore(component, attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
-                _sign(component, attested.outputs, store, outputs)
+                sign_outputs(component.signs, attested.outputs, store, outputs)
                 if note is not None:
                     note(digests, attested.outputs, restored)
                 return restored
@@ -169,7 +168,7 @@ def run_stage(
             trash = folder / "replaced" / name
             trash.parent.mkdir(parents=True, exist_ok=True)
             move_into_place(run.output(name), output, trash)
-        _sign(component, made, store, outputs)
+        sign_outputs(component.signs, made, store, outputs)
         if note is not None:
             note(digests, made, Outcome.RAN)
         run.end(made, interrupted)
@@ -213,7 +212,7 @@ def run_pinned(
         for attested in trusted(store, key):
             if set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values())):
                 remove(folder)
-                _sign(component, attested.outputs, store)
+                sign_outputs(component.signs, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs
         run = _Run(component, section, key, folder, store, resources, inputs, time.monotonic())
         fetched = {name: folder / "inputs" / name for name in inputs}
@@ -224,7 +223,7 @@ def run_pinned(
                 store.get(inputs[name], path, only)
         # The bytes are in the store before an attestation says what they are: whoever finds it can fetch them.
         made, interrupted = run.make(work, fetched, store.put, shared={})
-        _sign(component, made, store)
+        sign_outputs(component.signs, made, store)
         run.end(made, interrupted)
         return Outcome.RAN, made
 
@@ -302,22 +301,6 @@ class _Run:
         print(f"{self.component.name}: {summary} ({took})", file=sys.stderr, flush=True)
         if interrupted is not None:
             raise interrupted
-
-
-def _sign(
-    component: Component, made: Mapping[str, str], store: Store, places: Mapping[str, Path] | None = None
-) -> None:
-    """See to it that the store has the signatures of what is taken away without it, and that each lies beside its
-    output: `model.sig` beside `model`. A kill may have come between the attestation and this."""
-    for name in component.signs:
-        artifact = store.pin(made[name])
-        if artifact is None:
-            raise StoreError(f"{store.url}: holds no pin for {made[name]}, the {name} that {component.name} made")
-        bundle = keep_signature(store, artifact, name)
-        beside = places[name].with_name(f"{places[name].name}.sig") if places else None
-        if beside is not None and not (beside.is_file() and beside.read_bytes() == bundle):
-            with written_aside(beside) as aside:
-                aside.write_bytes(bundle)
 
 
 def _keep_what_is_replaced(component: Component, output: Path, digest: str, store: Store) -> None:

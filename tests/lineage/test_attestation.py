@@ -1,9 +1,12 @@
 """Signatures: only what a trusted key signed, exactly as it was signed, is believed."""
 
 import base64
+import copy
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -11,19 +14,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import AttestationError
 from cairn.lineage.attestation import (
+    ENVIRONMENT,
+    Attestation,
+    Code,
     made,
     made_under,
     maker,
+    pae,
     publish,
     sign,
     verify,
 )
 from cairn.lineage.signing import KeySigner, key_id, signer, trusted_keys
-from cairn.lineage.statement import Resource, statement
+from cairn.lineage.statement import Resource, stage_key, statement
 from cairn.lineage.store import Store
 
 
-def example() -> dict[str, object]:
+def example() -> dict[str, Any]:
     return statement(
         outputs=[Resource("documents", "d" * 64)],
         dependencies=[Resource("sources", "5" * 64, uri="s3://bucket/x", annotations={"licence": "PSF-2.0"})],
@@ -85,7 +92,9 @@ def test_a_signature_under_a_borrowed_key_name_is_not_believed() -> None:
         verify(json.dumps(forged).encode(), trusted_keys())
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{}", b"[1]", b'{"payload": "%%%", "payloadType": "x", "signatures": []}'])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{}", b"[1]", b"[" * 100_000, b'{"payload": "%%%", "payloadType": "x", "signatures": []}']
+)
 def test_what_is_no_envelope_is_said_to_be_none(garbage: bytes) -> None:
     with pytest.raises(AttestationError, match="not a DSSE envelope"):
         verify(garbage, trusted_keys())
@@ -133,3 +142,146 @@ def test_the_newest_trusted_run_is_what_made_an_artifact(store: Store, own_home:
     assert (found.component, found.version, found.section) == ("ingest", "0.1.0", {"seed": 1})
     assert (found.stage_key, found.packages, found.facts) == ("k" * 64, {"orjson": "3"}, {"seconds": 7})
     assert (found.code.sha256, found.code.commit, found.code.dirty) == ("c" * 64, "abc", False)
+
+
+def whole(**internal: Any) -> dict[str, Any]:
+    """The statement of a training run that lacks nothing."""
+    environment = dict.fromkeys(ENVIRONMENT, "said")
+    facts = {"seed": 0, "world_size": 2, "threads": 1, "mesh": {"data": 2}}
+    packages, section, inputs = {"torch": "2"}, {"steps": 4}, {"tokens": "5" * 64}
+    return statement(
+        outputs=[Resource("checkpoint", "d" * 64), Resource("optimizer", "e" * 64)],
+        dependencies=[
+            *(Resource(name, digest) for name, digest in inputs.items()),
+            Resource("cairn", "c" * 64, None, {"kind": "code", "commit": "abc", "dirty": "a" * 64}),
+            Resource("cairn.patch", "a" * 64, None, {"kind": "difference"}),
+            Resource("requirements.lock", "b" * 64, None, {"kind": "lock"}),
+        ],
+        parameters={"component": "pretrain", "version": "1.0.0", "section": section},
+        internal={
+            "stageKey": stage_key("pretrain", "1.0.0", inputs, section, packages),
+            "packages": packages,
+            "environment": environment,
+            "facts": facts,
+            "attempts": [{"invocation": "one"}],
+            **internal,
+        },
+        run={"invocationId": "one", "startedOn": "2026-01-01T00:00:00Z", "finishedOn": "2026-01-02T00:00:00Z"},
+        builder={"id": "urn:cairn:runner"},
+    )
+
+
+def verified(said: Any) -> Attestation:
+    return verify(sign(said, signer()), trusted_keys())
+
+
+def test_inputs_code_and_locks_are_kept_apart() -> None:
+    found = verified(whole())
+    assert found.inputs == {"tokens": "5" * 64}
+    assert found.locks == {"requirements.lock": "b" * 64}
+    assert found.code == Code("c" * 64, "abc", True, "a" * 64)
+    assert found.objects == ()
+    assert (found.invocation, found.started) == ("one", "2026-01-01T00:00:00Z")
+
+
+def test_an_object_has_what_is_said_of_its_sources() -> None:
+    said = whole(sources={"web": {"licence": "CC0-1.0", "licence_evidence": "https://a.example/licence"}})
+    said["predicate"]["buildDefinition"]["resolvedDependencies"].append(
+        Resource(None, "f" * 64, "s3://a/b", {"size": 3, "version": "7", "sources": ["web", "mail"]}).descriptor()
+    )
+    (found,) = verified(said).objects
+    web = {"name": "web", "licence": "CC0-1.0", "licence_evidence": "https://a.example/licence"}
+    assert (found.uri, found.sha256) == ("s3://a/b", "f" * 64)
+    assert found.annotations == {"size": 3, "version": "7", "sources": [web, {"name": "mail"}]}
+    assert verified(said).missing() == ["objects[s3://a/b].licence"]
+    assert verified(said).inputs == {"tokens": "5" * 64}
+
+
+def test_an_edited_recipe_input_or_package_shows_as_another_stage_key() -> None:
+    assert verified(whole()).expected_key() == verified(whole()).stage_key
+    for edit in ("section", "input", "package", "version"):
+        said = whole()
+        definition = said["predicate"]["buildDefinition"]
+        if edit == "section":
+            definition["externalParameters"]["section"]["steps"] = 5
+        elif edit == "input":
+            definition["resolvedDependencies"][0]["digest"]["sha256"] = "6" * 64
+        elif edit == "package":
+            definition["internalParameters"]["packages"]["torch"] = "3"
+        else:
+            definition["externalParameters"]["version"] = "1.0.1"
+        assert verified(said).expected_key() != verified(said).stage_key, edit
+
+
+def test_what_a_statement_does_not_say_is_named() -> None:
+    assert verified(whole()).missing() == []
+    said = whole(facts={"seed": 0, "world_size": 2}, environment={"python": "3"}, attempts=[])
+    said["predicate"]["runDetails"]["metadata"] = {}
+    assert verified(said).missing() == [
+        *(f"environment.{name}" for name in ENVIRONMENT if name != "python"),
+        "facts.threads",
+        "facts.mesh",
+        "attempts",
+        "invocationId",
+        "startedOn",
+        "finishedOn",
+    ]
+    bare = example()
+    bare["predicate"]["buildDefinition"]["externalParameters"]["component"] = "snapshot"
+    assert {"version", "packages", "code", "objects"} <= set(verified(bare).missing())
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value in a statement."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in inner:
+        yield (*path, name)
+        yield from places(value, (*path, name))
+
+
+READ = [name for name in dir(Attestation) if not name.startswith("_") and name not in ("statement", "key_id")]
+
+
+@pytest.mark.parametrize("garbage", [None, 7, "text", [], {}, [7], {"a": 7}])
+def test_a_malformed_statement_is_refused_or_can_be_read_and_never_anything_else(garbage: Any) -> None:
+    template = whole(sources={"web": {"licence": "CC0-1.0"}})
+    template["predicate"]["buildDefinition"]["resolvedDependencies"].append(
+        Resource(None, "f" * 64, "s3://a/b", {"size": 3, "path": "ff", "sources": ["web"]}).descriptor()
+    )
+    refused = []
+    for path in [(), *places(template)]:
+        said = copy.deepcopy(template)
+        node: Any = said
+        for part in path[:-1]:
+            node = node[part]
+        if path:
+            node[path[-1]] = garbage
+        else:
+            said = garbage
+        try:
+            found = verified(said)
+        except AttestationError as error:
+            refused.append(str(error))
+            continue
+        for name in READ:
+            value = getattr(found, name)
+            if callable(value):
+                value()
+    assert len(refused) > 20
+    assert all("its statement is malformed: " in told for told in refused)
+
+
+def test_a_statement_that_is_no_json_is_refused() -> None:
+    for payload in (b"", b"{", b"[" * 100_000, b"\xff", b"7"):
+        envelope = json.loads(sign(example(), signer()))
+        envelope["payload"] = base64.b64encode(payload).decode()
+        envelope["signatures"][0]["sig"] = base64.b64encode(signer().sign(pae(payload))).decode()
+        with pytest.raises(AttestationError, match="its statement is malformed: it"):
+            verify(json.dumps(envelope).encode(), trusted_keys())
+
+
+def test_a_signpost_that_leads_elsewhere_is_not_followed(store: Store) -> None:
+    store.write("secret.json", b"{}")
+    store.write("stages/key/secret.json", b'{"subject": ".."}')
+    with pytest.raises(AttestationError, match=r"stages/key/secret\.json: cannot be read: remove it"):
+        list(made_under(store, "key"))

@@ -1,6 +1,7 @@
 """Keys: who signs is the environment's to say, what is believed needs public keys alone, and no key is ever shown."""
 
 import os
+import re
 import stat
 import sys
 from importlib import metadata
@@ -165,7 +166,10 @@ CANARY = "canary-4711"
         (f"command:'{CANARY}", "CAIRN_SIGNER: command: is followed by a program and its arguments; a quote is open"),
         (f"command:no-such-program {CANARY}", "CAIRN_SIGNER: no-such-program public-key: cannot be run: No such file"),
         (f"command:sh -c 'echo locked >&2; exit 3' {CANARY}", "CAIRN_SIGNER: sh public-key: ended with 3: locked"),
-        (f"command:sh -c 'echo BEGIN PRIVATE KEY {CANARY} >&2; exit 3'", "CAIRN_SIGNER: sh public-key: ended with 3"),
+        (
+            f"command:sh -c \"echo BEGIN PRIV''ATE KEY {CANARY} >&2; exit 3\"",
+            "CAIRN_SIGNER: sh public-key: ended with 3",
+        ),
         (f"command:sh -c 'echo {CANARY}'", "CAIRN_SIGNER: sh public-key: not a public key"),
     ],
 )
@@ -215,3 +219,46 @@ def test_a_signer_for_whom_a_program_speaks_has_its_environment(
     monkeypatch.setenv("KMS_KEY", str(tmp_path / "key"))
     monkeypatch.setenv("CAIRN_SIGNER", f"command:{tmp_path / 'kms'}")
     assert fits(signer(), b"what happened")
+
+
+# What the documented scripts call, as the manuals have it; in their place openssl, with a key of its own.
+GCLOUD = """#!/bin/sh
+case "$*" in
+"kms keys versions get-public-key 1 --key=cairn --keyring=ring --location=europe")
+    openssl pkey -in "$KMS_KEY" -pubout ;;
+"kms asymmetric-sign --version=1 --key=cairn --keyring=ring --location=europe --digest-algorithm=sha256 "*)
+    for word; do case $word in --input-file=*) from=${word#*=} ;; --signature-file=*) to=${word#*=} ;; esac; done
+    openssl dgst -sha256 -sign "$KMS_KEY" -out "$to" "$from" ;;
+*) echo "unknown: $*" >&2; exit 2 ;;
+esac
+"""
+AWS = """#!/bin/sh
+case "$*" in
+"kms get-public-key --key-id alias/cairn --query PublicKey --output text")
+    openssl pkey -in "$KMS_KEY" -pubout -outform DER | base64 ;;
+"kms sign --key-id alias/cairn --message fileb://"*" --message-type DIGEST --signing-algorithm ECDSA_SHA_256 "*)
+    openssl pkeyutl -sign -inkey "$KMS_KEY" -in "${6#fileb://}" | base64 -w0 ;;
+*) echo "unknown: $*" >&2; exit 2 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "tool"),
+    [("gcloud", "1 cairn ring europe", GCLOUD), ("aws", "alias/cairn", AWS)],
+)
+def test_the_scripts_of_the_documentation_sign(
+    name: str, arguments: str, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "keys.md").read_text()
+    (script,) = (one for one in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if f"# cairn-{name} " in one)
+    for path, content in ((tmp_path / f"cairn-{name}", script), (tmp_path / name, tool)):
+        path.write_text(content)
+        path.chmod(0o755)
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "key").write_bytes(private_pem(key))
+    monkeypatch.setenv("KMS_KEY", str(tmp_path / "key"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CAIRN_SIGNER", f"command:cairn-{name} {arguments}")
+    assert key_id(signer().public_key) == key_id(key.public_key())
+    assert fits(signer(), b"what happened" * 10_000)

@@ -335,6 +335,11 @@ def test_what_differs_from_the_commit_is_in_the_store(project: Project, monkeypa
     assert (project.root / "clone" / "cairn" / "a.py").read_text() == "x = 2\n"
     assert (project.root / "clone" / "cairn" / "new.py").read_text() == "y = 1\n"
     assert project.store.read_member(found.locks["requirements.lock"], "") == b"torch==2\n"
+    monkeypatch.setattr(environment, "ROOT", project.root / "clone")
+    rebuilt = environment.code()
+    for cached in caches:
+        cached.cache_clear()
+    assert (rebuilt["sha256"], rebuilt["commit"]) == (found.code.sha256, found.code.commit)
 
 
 def run_pinned_with(
