@@ -338,6 +338,40 @@ def test_a_branch_takes_the_recipe_of_the_run_and_the_folder_stays(cairn: Cairn,
     assert "is checked out" in fault(cairn("pin", "built", "--branch", "runs/built", at=project.root))
 
 
+def test_a_hook_that_refuses_is_told_and_the_files_stay(cairn: Cairn, project: Project) -> None:
+    project.git("rm", "-q", "dvc.lock")
+    project.git("commit", "-qm", "Without a lock file")
+    hook = project.root / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho not on a Friday >&2\nexit 1\n")
+    hook.chmod(0o755)
+    said = fault(cairn("pin", "built", "--commit", at=project.root))
+    assert said == "dvc.lock: written, but not committed: git commit: not on a Friday"
+    assert (project.root / "dvc.lock").exists()
+
+
+def test_a_project_may_lie_in_a_folder_of_its_repository(cairn: Cairn, project: Project, tmp_path: Path) -> None:
+    lock = (project.root / "dvc.lock").read_bytes()
+    (project.root / "dvc.lock").unlink()
+    (project.root / ".gitignore").unlink()
+    shutil.rmtree(project.root / ".git")
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    shutil.move(project.root, outer / "inner")
+    inner = Project(outer / "inner")
+    around = Project(outer)
+    around.git("init", "-q", "-b", "main")
+    around.git("add", "inner/dvc.yaml", "inner/params.yaml")
+    around.git("commit", "-qm", "A project among others")
+    assert cairn("pin", "built", "--branch", "pinned", at=inner.root).code == 0
+    changed = ["inner/artifacts/.gitignore", "inner/dvc.lock", "inner/sources.lock.json"]
+    assert around.git("diff", "--name-only", "main", "pinned").split() == changed
+    assert around.git("show", "pinned:inner/dvc.lock").encode() == lock
+    (inner.root / "sources.lock.json").unlink()
+    assert cairn("pin", "built", "--commit", at=inner.root).code == 0
+    assert around.git("rev-parse", "main^{tree}") == around.git("rev-parse", "pinned^{tree}")
+
+
 def test_edits_that_are_not_committed_are_not_written_over(cairn: Cairn, project: Project) -> None:
     path = project.root / "dvc.lock"
     edited = path.read_text().replace("md5: ", "md5: 0")
