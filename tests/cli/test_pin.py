@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from cairn.errors import GitError
 from cairn.lineage import attestation
 from cairn.lineage.pins import address, directory_address
 from cairn.lineage.store import Store
+from pipelines.commits import Repository
 from pipelines.stages import NAMES
 from tests.cli.conftest import Cairn, Said
 from tests.pipelines.project import Project
@@ -336,6 +338,23 @@ def test_a_branch_takes_the_recipe_of_the_run_and_the_folder_stays(cairn: Cairn,
     assert "pins it so already" in cairn("pin", "built", "--branch", "runs/built", at=project.root).out
     project.git("worktree", "add", "-q", str(project.root.parent / "beside"), "runs/built")
     assert "is checked out" in fault(cairn("pin", "built", "--branch", "runs/built", at=project.root))
+
+
+def test_a_branch_that_somebody_moved_meanwhile_is_not_moved_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    project.git("branch", "pinned")
+    repository = Repository.here()
+    tip = repository.tip("pinned")
+    assert tip is not None
+    repository.commit_on("pinned", tip, tip, {Path("theirs"): b"1"}, "Theirs")
+    moved = project.git("rev-parse", "pinned")
+    with pytest.raises(GitError, match="--branch pinned: was moved by somebody else meanwhile: try again"):
+        repository.commit_on("pinned", tip, tip, {Path("ours"): b"2"}, "Ours")
+    assert project.git("rev-parse", "pinned") == moved
+    with pytest.raises(GitError, match="cannot be the name of a branch"):
+        repository.tip("two words")
 
 
 def test_a_hook_that_refuses_is_told_and_the_files_stay(cairn: Cairn, project: Project) -> None:

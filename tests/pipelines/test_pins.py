@@ -43,15 +43,29 @@ class Cluster:
         path = os.pathsep.join((str(traps), str(Path(sys.executable).parent), os.environ["PATH"]))
         return {"PATH": path, "PYTHONPATH": f"{traps}{os.pathsep}{self.image.root}"}
 
-    def run_pipeline(self) -> str:
-        """Run every task of the compiled pipeline; the run's name."""
+    @classmethod
+    def of(cls, project: Project, root: Path, url: str) -> "Cluster":
+        """Pods with the code and the text of a project, and with traps where git and dvc would be."""
+        shutil.copytree(project.root, root / "image", ignore=shutil.ignore_patterns(".git", ".dvc", "dvc.*"))
+        cluster = cls(Project(root / "image"), root, url)
+        cluster.caught.write_text("")
+        traps = root / "traps"
+        traps.mkdir()
+        (traps / "sitecustomize.py").write_text(CAUGHT.format(log=str(cluster.caught)))
+        for name in ("git", "dvc"):
+            (traps / name).write_text(f'#!/bin/sh\necho "run {name} $*" >> {cluster.caught}\nexit 1\n')
+            (traps / name).chmod(0o755)
+        return cluster
+
+    def run_pipeline(self, recipe: str, locked: str = "") -> tuple[str, str]:
+        """Run every task of the compiled pipeline; the run's name, and what was printed."""
+        before = set(runs.names(Store(self.url)))
         parameters = self.root / "parameters.json"
-        recipe = (self.image.root / "params.yaml").read_text()
-        parameters.write_text(json.dumps({"recipe": recipe, "store": self.url}))
+        parameters.write_text(json.dumps({"recipe": recipe, "store": self.url, "locked": locked}))
         command = ["python", str(HOST), str(COMPILED), str(self.root / "tasks"), str(parameters)]
-        self.image.run(*command, **self.surroundings)
-        [run] = runs.names(Store(self.url))
-        return run
+        printed = self.image.run(*command, **self.surroundings)
+        [run] = set(runs.names(Store(self.url))) - before
+        return run, printed
 
     def evaluate(self, recipe: str, inputs: dict[str, str], run: str) -> Path:
         """What a pod makes of digests alone, on a disk of its own: the pin of its scores."""
@@ -101,18 +115,9 @@ def trip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     recipe = origin.recipe()
     recipe["pretrain"].update(steps=40, checkpoint_every=20, evaluate_every=20)
     origin.write_recipe(recipe)
-    made = (".git", ".dvc", "dvc.*")
-    shutil.copytree(origin.root, root / "image", ignore=shutil.ignore_patterns(*made))
-    cluster = Cluster(Project(root / "image"), root, url)
-    cluster.caught.write_text("")
-    traps = root / "traps"
-    traps.mkdir()
-    (traps / "sitecustomize.py").write_text(CAUGHT.format(log=str(cluster.caught)))
-    for name in ("git", "dvc"):
-        (traps / name).write_text(f'#!/bin/sh\necho "run {name} $*" >> {cluster.caught}\nexit 1\n')
-        (traps / name).chmod(0o755)
+    cluster = Cluster.of(origin, root, url)
     attestation.signing_key()  # the secret that every pod mounts
-    run = cluster.run_pipeline()
+    run, _ = cluster.run_pipeline((origin.root / "params.yaml").read_text())
     # The person has the code and the recipe, and none of the data.
     shutil.rmtree(origin.root / "text")
     point_at(origin, url)
@@ -163,3 +168,38 @@ def test_a_run_is_pinned_pulled_and_found_unchanged_by_dvc_on_a_machine_that_nev
 
     # The pods had neither git nor dvc.
     assert trip.cluster.caught.read_text() == ""
+
+
+@pytest.mark.slow
+def test_a_pipeline_goes_on_from_what_dvc_pushed_and_its_run_comes_back_as_a_commit(s3: str, tmp_path: Path) -> None:
+    url = f"{s3}/back"
+    laptop = Project.create(tmp_path / "laptop")
+    point_at(laptop, url)
+    laptop.run("dvc", "repro")
+    laptop.run("dvc", "push")
+    laptop.commit("A first model")
+    made = laptop.digests()
+    # What is on no other disk: the text, the artifacts, what DVC and Cairn keep of them.
+    for name in ("text", "artifacts", ".cairn", ".dvc/cache"):
+        shutil.rmtree(laptop.root / name)
+    laptop.commit("Without the text")
+
+    cluster = Cluster.of(laptop, tmp_path, url)
+    recipe = laptop.recipe()
+    recipe["evaluate"]["leak_threshold"] = 0.5
+    with open(tmp_path / "other.yaml", "w") as file:
+        YAML().dump(recipe, file)
+    locked = digest_of(laptop.root / "sources.lock.json")
+    assert locked is not None
+    run, printed = cluster.run_pipeline((tmp_path / "other.yaml").read_text(), locked)
+    assert laptop.ran(printed) == ["evaluate", "report"]
+
+    assert "evaluate.leak_threshold" in laptop.run("cairn", "pin", run, code=2)
+    laptop.run("cairn", "pin", run, "--recipe", "--commit", **IDENTITY)
+    assert laptop.git("show", "--format=", "--name-only", "HEAD").split() == ["dvc.lock", "params.yaml"]
+    laptop.run("dvc", "pull")
+    assert laptop.ran(laptop.run("dvc", "repro")) == []
+    assert laptop.git("status", "--porcelain") == ""
+    now = laptop.digests()
+    assert {name for name in now if now[name] != made[name]} == {"scores", "report"}
+    assert cluster.caught.read_text() == ""
