@@ -53,8 +53,11 @@ class Repository:
         changed = [str(path) for path in self.changed(paths, self.head())]
         if not changed:
             return None
-        _git("add", "--force", "--", *changed)
-        _git("commit", "--quiet", "--only", "--file=-", "--", *changed, stdin=message.encode())
+        try:
+            _git("add", "--force", "--", *changed)
+            _git("commit", "--quiet", "--only", "--file=-", "--", *changed, stdin=message.encode())
+        except GitError as error:
+            raise GitError(f"{', '.join(changed)}: written, but not committed: {error}") from None
         return _git("rev-parse", "HEAD").decode().strip()
 
     def tip(self, branch: str) -> str | None:

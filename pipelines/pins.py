@@ -6,6 +6,8 @@ here.
 """
 
 import difflib
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +38,7 @@ from pipelines.stages import NAMES, RECIPE, Stage, dvc_yaml, place, stages
 
 DAG = Path("dvc.yaml")
 SOURCES = place("sources")
+SHOWN = 3  # keys that are named in one line
 
 Keys = Mapping[str, ec.EllipticCurvePublicKey]
 Read = Callable[[Path], bytes | None]
@@ -99,7 +102,9 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     files = {dvc_lock.LOCK: lock.text.encode()}
     warnings: list[str] = []
     if "sources" in made:
-        files[SOURCES] = store.read_member(made["sources"], "")
+        there = read(SOURCES) or b""
+        is_it = hashlib.sha256(there).hexdigest() == made["sources"]
+        files[SOURCES] = there if is_it else store.read_member(made["sources"], "")
         warnings += _sources(files[SOURCES], store)
     if changed:
         files[RECIPE] = text.encode()
@@ -204,13 +209,17 @@ def _recipe(run: str, ran: Mapping[str, Ran], read: Read, take: bool) -> tuple[s
     if not changed:
         return text, ()
     if not take:
-        first = changed[0]
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        shown = [f"{one.name} ({_spelled(one.then)} here, {_spelled(one.now)} there)" for one in changed[:SHOWN]]
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise RecipeError(
-            f"{RECIPE}: is another recipe than that of run {run}: {first.name} is {first.then}, in the run "
-            f"{first.now}{more}: `--recipe` takes the run's"
+            f"{RECIPE}: is another recipe than that of run {run}: {', '.join(shown)}{more}: `--recipe` takes the "
+            "run's, and with `--branch NAME` this folder keeps its own"
         )
     return adopted(text, {name: one.recipe for name, one in ran.items()}, sections(ran)), changed
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def sections(ran: Mapping[str, Ran]) -> dict[str, Any]:

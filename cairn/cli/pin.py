@@ -169,10 +169,12 @@ def _mend(found: "Pinned") -> None:
 
 def _write(files: dict[Path, bytes]) -> None:
     from cairn.lineage.artifact import written_aside
+    from pipelines.dvc_lock import LOCK
 
-    for path, data in files.items():
+    # Last the file that says that the others are there.
+    for path in sorted(files, key=lambda path: path == LOCK):
         with written_aside(path) as aside:
-            aside.write_bytes(data)
+            aside.write_bytes(files[path])
 
 
 def _message(found: "Pinned", subject: str | None) -> str:

@@ -9,6 +9,7 @@ nobody. It is a list to go by; how an artifact was made is for attestations to s
 import json
 import re
 import secrets
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from cairn.errors import StageError, StoreError
 from cairn.lineage.artifact import readable
 from cairn.lineage.store import TRANSFERS, Store
+from cairn.progress import progress
 
 _NAME, _DIGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"), re.compile("[0-9a-f]{64}")
 
@@ -79,28 +81,44 @@ def read(store: Store, run: str) -> dict[str, Ran]:
 
     Raises StoreError when a record is not what a door writes.
     """
+    noted, unreadable = _read(store, run)
+    if unreadable:
+        raise StoreError(unreadable[0])
+    return noted
+
+
+def read_all(store: Store) -> dict[str, dict[str, Ran]]:
+    """Every run of the store with its stages, the newest first. A record that cannot be read is told and passed over:
+    it should not hide the other runs."""
+    found = names(store)
+    runs: dict[str, dict[str, Ran]] = {}
+    with progress("runs", len(found), "runs") as shown, ThreadPoolExecutor(TRANSFERS) as threads:
+        for run, (noted, unreadable) in zip(found, threads.map(lambda run: _read(store, run), found), strict=True):
+            shown.advance()
+            runs[run] = noted
+            for said in unreadable:
+                print(said, file=sys.stderr)
+    return dict(sorted(runs.items(), key=lambda one: (ended(one[1]), one[0]), reverse=True))
+
+
+def _read(store: Store, run: str) -> tuple[dict[str, Ran], list[str]]:
+    """What the run did, and what is wrong with the records that cannot be read."""
     noted: dict[str, Ran] = {}
+    unreadable: list[str] = []
     for name in store.list(f"runs/{check(run)}"):
         stage = name.removesuffix(".json")
         data = store.read(_record(run, stage))
         if data is None:
             continue  # it went while we looked
         ran = _parsed(data)
-        if ran is None or ran.stage != stage:
-            raise StoreError(
+        if ran is not None and ran.stage == stage:
+            noted[stage] = ran
+        else:
+            unreadable.append(
                 f"{store.url}/{_record(run, stage)}: is no record of a stage: it was changed or cut short: run the "
                 f"stage again with `--run {run}`"
             )
-        noted[stage] = ran
-    return noted
-
-
-def read_all(store: Store) -> dict[str, dict[str, Ran]]:
-    """Every run of the store with its stages, the newest first. Raises StoreError, as `read` does."""
-    found = names(store)
-    with ThreadPoolExecutor(TRANSFERS) as threads:
-        runs = dict(zip(found, threads.map(lambda run: read(store, run), found), strict=True))
-    return dict(sorted(runs.items(), key=lambda one: (ended(one[1]), one[0]), reverse=True))
+    return noted, unreadable
 
 
 def ended(stages: Mapping[str, Ran]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cairn.lineage import signing
+from cairn.lineage import runs, signing
 from cairn.lineage.artifact import read_artifact
 from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component
@@ -155,6 +155,31 @@ def test_a_stage_whose_output_is_lost_from_the_store_runs_again_to_the_same_dige
     assert "ingest: running" in cluster.run("ingest")
     assert cluster.digest("documents") == digest
     assert Store(cluster.store).has(digest)
+
+
+def test_a_run_notes_what_its_stages_did_last_and_a_stage_of_no_run_notes_nothing(cluster: Cluster) -> None:
+    store = Store(cluster.store)
+    cluster.run("ingest")
+    assert runs.names(store) == []
+    cluster.run("ingest", run="first")
+    cluster.run("snapshot", run="first", locked=cluster.digest("sources"))
+    noted = runs.read(store, "first")
+    assert list(noted) == ["ingest", "snapshot"]
+    ingest = noted["ingest"]
+    assert (ingest.inputs, ingest.outcome) == ({"sources": cluster.digest("sources")}, "up to date")
+    assert ingest.outputs == {"documents": cluster.digest("documents")}
+    assert store.list(f"stages/{ingest.key}") != []
+    assert "invalid_utf8" in ingest.recipe
+    assert ingest.recipe.keys() < ingest.section.keys()
+    assert noted["snapshot"].outputs == {"sources": cluster.digest("sources")}
+
+
+def test_what_fails_is_not_noted_and_no_name_is_refused_before_the_work(cluster: Cluster) -> None:
+    assert "run 'a/b': is no name for a run" in cluster.run("ingest", code=2, run="a/b")
+    assert not cluster.pin("documents").exists()
+    cluster.lose(cluster.digest("sources"))
+    cluster.run("ingest", code=2, run="first")
+    assert runs.names(Store(cluster.store)) == []
 
 
 def test_a_snapshot_that_finds_nothing_new_attests_nothing(cluster: Cluster) -> None:

@@ -17,7 +17,7 @@ from cairn.errors import ArtifactError, SourceError, StageError, StoreError
 from cairn.lineage import attestation, environment, signing
 from cairn.lineage.artifact import digest_of, read_artifact
 from cairn.lineage.model_signature import verify_model
-from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
+from cairn.lineage.stage import Component, Note, Outcome, Task, run_pinned, run_stage
 from cairn.lineage.store import Store, records
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -57,7 +57,11 @@ class Project:
         (root / "words").write_text("hello ")
 
     def run(
-        self, work: Callable[[Shout, Task], None] = shout, times: int = 1, component: Component = COMPONENT
+        self,
+        work: Callable[[Shout, Task], BaseException | None] = shout,
+        times: int = 1,
+        component: Component = COMPONENT,
+        note: Note | None = None,
     ) -> Outcome:
         return run_stage(
             component,
@@ -68,6 +72,7 @@ class Project:
             store=self.store,
             resources=Resources(workers=1, processes=1),
             home=self.root / ".cairn",
+            note=note,
         )
 
     def loud(self) -> str:
@@ -488,3 +493,24 @@ def test_two_runs_of_one_stage_do_not_work_at_once(project: Project) -> None:
 def test_an_output_left_empty_is_a_defect(project: Project) -> None:
     with pytest.raises(RuntimeError, match="left its output loud empty"):
         project.run(lambda section, task: None)
+
+
+def test_what_a_stage_did_is_noted_once_its_outputs_are_in_place(project: Project) -> None:
+    noted: list[tuple[Any, ...]] = []
+
+    def note(inputs: Any, outputs: Any, outcome: Outcome) -> None:
+        there = {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
+        assert (dict(inputs), dict(outputs)) == ({"words": digest_of(project.root / "words")}, there)
+        noted.append((outcome, inputs))
+
+    def too_late(section: Shout, task: Task) -> KeyboardInterrupt:
+        shout(section, task)
+        return KeyboardInterrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        project.run(too_late, note=note)
+    project.run(never, note=note)
+    project.store.put(project.root / "artifacts" / "loud")
+    shutil.rmtree(project.root / "artifacts" / "loud")
+    project.run(never, note=note)
+    assert [outcome for outcome, _ in noted] == [Outcome.RAN, Outcome.UP_TO_DATE, Outcome.RESTORED]
