@@ -42,6 +42,8 @@ class Pinned:
     """A pin as it lies in a store."""
 
     digest: str
+    """What it is named after."""
+    key: str
     artifact: Artifact | None
     """None when it does not describe an artifact of this digest."""
     fault: str
@@ -57,12 +59,12 @@ def pins(store: Store) -> Iterator[Pinned]:
         name = entry.key.removeprefix("pins/")
         digest = name.removesuffix(".json")
         if not _SHA256.fullmatch(digest) or name == digest:
-            return Pinned(name, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
+            return Pinned(digest, entry.key, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
         try:
             artifact = store.pin(digest)
         except StoreError as error:
-            return Pinned(digest, None, str(error), entry.modified)
-        return Pinned(digest, artifact, "", entry.modified) if artifact else None  # gone since it was listed
+            return Pinned(digest, entry.key, None, str(error), entry.modified)
+        return Pinned(digest, entry.key, artifact, "", entry.modified) if artifact else None  # gone since it was listed
 
     entries = (entry for entry in Contents(store.url).walk("pins") if not entry.is_leftover)
     yield from filter(None, in_parallel(read, entries))
