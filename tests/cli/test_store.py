@@ -214,7 +214,8 @@ def test_cp_takes_what_an_audit_needs(
     assert not (tmp_path / "copy").exists()
     assert cairn(*words, at=project).out.startswith("2 artifacts to ../copy: 3 objects sent, 1.5 kB; 0 were there; 4 ")
     copy = Store(str(tmp_path / "copy"))
-    assert copy.has(model.digest) and copy.has(documents.digest)
+    assert copy.has(model.digest)
+    assert copy.has(documents.digest)
     assert copy.pin(forgotten.digest) is None
     object_path(kept, documents.members[0].md5).unlink()
     shutil.rmtree(tmp_path / "copy")

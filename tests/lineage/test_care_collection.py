@@ -318,7 +318,7 @@ def test_exactly_what_is_old_and_not_reached_goes(history: dict[str, list]) -> N
         ]
         grow_old(store, 1, [key_of(md5) for md5 in young])
         locks = {f"{number}/dvc.lock": lock_of(artifacts[index]) for number, index in enumerate(history["locks"])}
-        write(root / "locks", locks)  # type: ignore[arg-type]
+        write(root / "locks", locks)
         unpinned = set(history["unpinned"])
         for index in unpinned:
             Path(store.url, "pins", f"{digests[index]}.json").unlink()

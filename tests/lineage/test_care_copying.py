@@ -41,7 +41,7 @@ def everything(source: Store, target: Store) -> Copied:
 def test_a_copy_has_bytes_pin_attestations_signposts_and_signatures(
     store: Store, target: Store, tmp_path: Path
 ) -> None:
-    made_of = {"tokens.bin": b"x" * (WHOLE + 1), "tokens.json": "{}"}
+    made_of: dict[str, str | bytes] = {"tokens.bin": b"x" * (WHOLE + 1), "tokens.json": "{}"}
     tokens = store.put(write(tmp_path / "tokens", made_of))
     tokenizer = store.put(write(tmp_path / "tokenizer", {"vocabulary": "a b"}))
     key = attest(store, {"tokenizer": tokenizer.digest, "tokens": tokens.digest})

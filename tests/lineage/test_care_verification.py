@@ -31,7 +31,7 @@ COLLISION = tuple(
         f"c99fd91dbd{c}280373c5bd8823e3156348f5bae6dacd436c919c6dd53e2{d}487da03fd02396306d248cda0e99f33420f577ee8ce54b670"
         f"80{e}80d1ec69821bcb6a8839396f965{f}b6ff72a70"
     )
-    for a, b, c, d, e, f in ("87fba2", "0f732a")
+    for a, b, c, d, e, f in (tuple("87fba2"), tuple("0f732a"))
 )
 
 
@@ -48,9 +48,9 @@ def verified(store: Store, *digests: str, with_bytes: bool = True) -> Report:
     return verify(store, trusted_keys(), digests, with_bytes)[0]
 
 
-def repaired(store: Store, sources: Sources = Sources()) -> Report:
+def repaired(store: Store, sources: Sources | None = None) -> Report:
     report, known = verify(store, trusted_keys())
-    report.faults = repair(store, report, known, sources)
+    report.faults = repair(store, report, known, sources or Sources())
     return report
 
 
