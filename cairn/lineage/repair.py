@@ -30,7 +30,7 @@ class Sources:
     workspace: tuple[Path, ...] = ()
     """Artifacts, as they lie in a project."""
 
-    def copies(self, member: Member) -> Iterator[Iterator[bytes]]:
+    def copies(self, member: Member) -> Iterator[Iterator[bytes | memoryview]]:
         """The bytes of everything that may be a copy of a file. They were not looked at."""
         for store in self.stores:
             for url in (store.url, *store.mirrors):
