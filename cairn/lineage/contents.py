@@ -4,6 +4,7 @@ A key is a path below the store's URL, such as `files/md5/ab/cdef…`. Listings 
 more than one 256th of the objects is in memory at once, and nothing is taken from a listing that fsspec remembers.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -220,8 +221,13 @@ class Contents:
                 for path in paths:
                     Path(path).unlink(missing_ok=True)
                 return
-            for start in range(0, len(paths), REMOVED_AT_ONCE):
-                batch = paths[start : start + REMOVED_AT_ONCE]
+            # In a batch `*` would stand for every name.
+            plain = [path for path in paths if not glob.has_magic(path)]
+            for path in set(paths) - set(plain):
+                if filesystem.exists(path):
+                    filesystem.rm_file(path)
+            for start in range(0, len(plain), REMOVED_AT_ONCE):
+                batch = plain[start : start + REMOVED_AT_ONCE]
                 try:
                     filesystem.rm(batch)
                 except FileNotFoundError:

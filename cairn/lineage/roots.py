@@ -98,13 +98,14 @@ def store_roots(store: Store) -> Iterator[Root]:
         if not record:
             raise StoreError(f"{store.url}/{key}: cannot be read, and it may name what is needed: mend or remove it")
         run = key.split("/")[1].removesuffix(".json")
-        yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in digests_in(record))
+        named = digests_in({part: said for part, said in record.items() if part != "key"})  # a stage key is no artifact
+        yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in sorted(named))
     for name, (version, value) in pointers(store).items():
         named = digests_in(value)
         if not named:
             key = f"models/{name}/current/{version:08d}"
             raise StoreError(f"{store.url}/{key}: names no artifact: mend or remove it")
-        yield from (Root(digest, "sha256", f"model {name}", "models") for digest in named)
+        yield from (Root(digest, "sha256", f"model {name}", "models") for digest in sorted(named))
 
 
 def lead_to(store: Store, wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
@@ -154,7 +155,7 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
         except AttestationError as error:
             where = f"{store.url}/attestations/{digest}/{identifier}.json"
             raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
-    named |= _tree_of(store, digest)
+    named |= _tree_of(store, digest) if digest in held else set()
     return {one for one in named if one in held and one != digest}
 
 
