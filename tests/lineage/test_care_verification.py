@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,22 @@ def test_flipped_and_cut_objects_are_named(store: Store, artifact: Artifact) -> 
     quick = verified(store, with_bytes=False)
     assert [fault.key for fault in quick.faults] == [key_of(artifact.members[1].md5)]
     assert quick.read == 0
+
+
+def test_no_flipped_bit_in_what_is_hashed_or_signed_goes_unnoticed(store: Store, artifact: Artifact) -> None:
+    chance = random.Random(0)
+    folders = ("files", "pins", "attestations", "stages")
+    paths = sorted(path for name in folders for path in Path(store.url, name).rglob("*") if path.is_file())
+    for path in paths:
+        before = path.read_bytes()
+        for _ in range(8):
+            bit = chance.randrange(8 * len(before))
+            flipped = bytearray(before)
+            flipped[bit // 8] ^= 1 << bit % 8
+            overwrite(path, bytes(flipped))
+            assert path.relative_to(store.url).as_posix() in {fault.key for fault in verified(store).faults}, bit
+        overwrite(path, before)
+    assert verified(store).faults == []
 
 
 def test_other_bytes_of_the_same_md5_are_noticed(store: Store, tmp_path: Path) -> None:
