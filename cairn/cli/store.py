@@ -238,7 +238,7 @@ TOTALS = ("objects", "bytes", "unpinned", "unpinned_bytes", "faults")
 def _here(item: "Item") -> str:
     if item.is_whole:
         return "yes"
-    return f"{item.missing:,} objects missing" if item.missing < item.files else "no"
+    return f"{item.missing:,} of {item.objects:,} objects missing" if item.missing < item.objects else "no"
 
 
 def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:

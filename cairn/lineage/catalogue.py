@@ -35,8 +35,10 @@ class Item:
     """ISO 8601, UTC: when the stage ended that made it; without an attestation, when it was pinned."""
     size: int
     files: int
+    objects: int
+    """What it needs: its distinct files and, for a directory, its `.dir` object."""
     missing: int
-    """Objects that are not in this store."""
+    """Those of them that are not in this store."""
     artifact: Artifact
 
     @property
@@ -97,7 +99,7 @@ def catalogue(store: Store, keys: Mapping[str, ec.EllipticCurvePublicKey], diges
         needed = set(addresses(one.artifact))
         named |= needed & there.keys()
         if not digests or one.digest in digests:
-            items.append(_item(one, one.artifact, attested, len(needed - there.keys())))
+            items.append(_item(one, one.artifact, attested, len(needed), len(needed - there.keys())))
     items.sort(key=lambda item: (item.when, item.digest), reverse=True)
     unpinned = [size for address, size in there.items() if address not in named]
     return Catalogue(tuple(items), len(there), sum(there.values()), len(unpinned), sum(unpinned), tuple(sorted(faults)))
@@ -148,7 +150,7 @@ def full_digests(store: Store, given: Collection[str]) -> list[str]:
     return found
 
 
-def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, missing: int) -> Item:
+def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, objects: int, missing: int) -> Item:
     name = next((name for name, digest in attested.outputs.items() if digest == one.digest), "") if attested else ""
     return Item(
         digest=one.digest,
@@ -158,6 +160,7 @@ def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, missing
         when=_iso(datetime.fromisoformat(attested.finished).timestamp() if attested else one.modified),
         size=artifact.size,
         files=len(artifact.members),
+        objects=objects,
         missing=missing,
         artifact=artifact,
     )

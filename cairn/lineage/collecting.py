@@ -17,12 +17,14 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cairn.errors import StoreError
 from cairn.lineage.artifact import readable
 from cairn.lineage.contents import Contents
-from cairn.lineage.store import Store
+
+if TYPE_CHECKING:  # `put` asks here, so a store may import this
+    from cairn.lineage.store import Store
 
 KEY = "collecting"
 STALE_AFTER = 3600.0  # seconds without a sign of life
@@ -35,7 +37,7 @@ LOOK_EVERY = 1.0
 class Collection:
     """A collection that is going on. `renew` is cheap enough to be called for every batch."""
 
-    store: Store
+    store: "Store"
     holder: str
     began: float
     """Seconds since 1970 by the store's clock, which ages are measured by."""
@@ -54,7 +56,7 @@ class Collection:
         self._next = time.monotonic() + RENEWED_EVERY
 
 
-def begin(store: Store) -> Collection:
+def begin(store: "Store") -> Collection:
     """Write the marker. Roots and pins that are read after this see every artifact whose `put` will not wait.
 
     Raises StoreError when another collection is going on.
@@ -86,7 +88,7 @@ def end(collection: Collection) -> None:
         Contents(collection.store.url).remove([KEY])
 
 
-def wait_until_over(store: Store, patience: float = PATIENCE) -> bool:
+def wait_until_over(store: "Store", patience: float = PATIENCE) -> bool:
     """Called by `put` when its pin is written: whether a collection was going on, so that objects must be looked for
     again. Returns when it is over.
 
@@ -110,7 +112,7 @@ def wait_until_over(store: Store, patience: float = PATIENCE) -> bool:
     return True
 
 
-def going_on(store: Store) -> str | None:
+def going_on(store: "Store") -> str | None:
     """One line about the marker that stands in a store; None when there is none."""
     standing = _marker(store)
     if standing is None:
@@ -130,7 +132,7 @@ def _form(holder: str, since: str) -> bytes:
     )
 
 
-def _marker(store: Store) -> dict[str, Any] | None:
+def _marker(store: "Store") -> dict[str, Any] | None:
     data = store.read(KEY)
     if data is None:
         return None
@@ -141,7 +143,7 @@ def _marker(store: Store) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else {}
 
 
-def _is_over(standing: dict[str, Any], store: Store) -> bool:
+def _is_over(standing: dict[str, Any], store: "Store") -> bool:
     process = standing.get("process")
     if standing.get("machine") == socket.gethostname() and isinstance(process, int) and not _runs(process):
         return True

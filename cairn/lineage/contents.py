@@ -4,6 +4,7 @@ A key is a path below the store's URL, such as `files/md5/ab/cdef…`. Listings 
 more than one 256th of the objects is in memory at once, and nothing is taken from a listing that fsspec remembers.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -164,9 +165,13 @@ class Contents:
                 return None
             return Entry(key, int(found["size"]), _modified(filesystem, found))
 
-    def chunks(self, key: str) -> Iterator[bytes]:
-        """The bytes of one object. Raises FileNotFoundError when it is not there."""
+    def chunks(self, key: str) -> Iterator[bytes | memoryview]:
+        """The bytes of one object; a chunk is good until the next is asked for. Raises FileNotFoundError when it is
+        not there."""
         filesystem, path = self._open(key)
+        if isinstance(filesystem, LocalFileSystem):
+            yield from self._local_chunks(path)
+            return
         with self._reaching(FileNotFoundError):
             source = cast(BinaryIO, filesystem.open(path, "rb", cache_type="none", block_size=CHUNK))
         with source:
@@ -185,10 +190,8 @@ class Contents:
 
         Raises FileNotFoundError when it is not there.
         """
-        filesystem, path = self._open(key)
         md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-        local = isinstance(filesystem, LocalFileSystem)
-        for chunk in self._local_chunks(path) if local else self.chunks(key):
+        for chunk in self.chunks(key):
             md5.update(chunk)
             if with_sha256:
                 sha256.update(chunk)
@@ -206,7 +209,7 @@ class Contents:
 
     def read(self, key: str) -> bytes:
         """All bytes of a small object. Raises FileNotFoundError when it is not there."""
-        return b"".join(self.chunks(key))
+        return b"".join(map(bytes, self.chunks(key)))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects, in batches where the store takes them. One that is gone already is no error."""
@@ -218,8 +221,13 @@ class Contents:
                 for path in paths:
                     Path(path).unlink(missing_ok=True)
                 return
-            for start in range(0, len(paths), REMOVED_AT_ONCE):
-                batch = paths[start : start + REMOVED_AT_ONCE]
+            # In a batch `*` would stand for every name.
+            plain = [path for path in paths if not glob.has_magic(path)]
+            for path in set(paths) - set(plain):
+                if filesystem.exists(path):
+                    filesystem.rm_file(path)
+            for start in range(0, len(plain), REMOVED_AT_ONCE):
+                batch = plain[start : start + REMOVED_AT_ONCE]
                 try:
                     filesystem.rm(batch)
                 except FileNotFoundError:
@@ -240,7 +248,7 @@ class Contents:
                 filesystem.cp_file(path, target)
                 filesystem.rm_file(path)
 
-    def receive(self, member: Member, source: Iterator[bytes], tell: Tell = None) -> bool:
+    def receive(self, member: Member, source: Iterable[bytes | memoryview], tell: Tell = None) -> bool:
         """Put bytes at their address, if they are that member's; False, and nothing is changed, when they are not.
 
         They are hashed on the way, and what is read at the address is whole at any moment. Of a member whose sha256 is
@@ -251,7 +259,7 @@ class Contents:
         """
         hashed = _Hashed(source, tell)
         if member.size <= WHOLE:
-            data = b"".join(hashed)
+            data = b"".join(map(bytes, hashed))
             if not hashed.are(member):
                 return False
             self._write(key_of(member.md5), data)
@@ -325,11 +333,11 @@ class Contents:
 class _Hashed:
     """Passes bytes on and knows whether they were a member's when all have gone by."""
 
-    def __init__(self, source: Iterator[bytes], tell: Tell) -> None:
+    def __init__(self, source: Iterable[bytes | memoryview], tell: Tell) -> None:
         self._source, self._tell = source, tell
         self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
         for chunk in self._source:
             self._sha256.update(chunk)
             self._md5.update(chunk)

@@ -12,7 +12,7 @@ from threading import Lock
 
 from cairn.errors import AttestationError, StoreError
 from cairn.lineage import collecting
-from cairn.lineage.artifact import CHUNK, Artifact, Member
+from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.attestation import made
 from cairn.lineage.contents import Contents, in_parallel, key_of, listing, top_address
 from cairn.lineage.roots import lead_to, pins, statement_of
@@ -140,7 +140,13 @@ def _send(
             counter.advance(count)
 
     def send(member: Member) -> int:
-        if not Contents(target.url).receive(member, _chunks(source, member), tell):
+        try:
+            sound = Contents(target.url).receive(member, _chunks(source, member), tell)
+        except FileNotFoundError:
+            raise StoreError(
+                f"{source.url}/{key_of(member.md5)}: {member.path} went while it was copied: run again"
+            ) from None
+        if not sound:
             raise StoreError(
                 f"{source.url}/{key_of(member.md5)}: holds other bytes than {member.path} of {artifact.digest}: "
                 "nothing was left at its address: `cairn store verify --repair` mends the source"
@@ -168,10 +174,12 @@ def _send_listing(target: Store, artifact: Artifact) -> None:
         contents.receive(Member("", hashlib.sha256(data).hexdigest(), address, len(data)), iter([data]))
 
 
-def _chunks(source: Store, member: Member) -> Iterator[bytes]:
-    with source.open(member) as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+def _chunks(source: Store, member: Member) -> Iterator[bytes | memoryview]:
+    for url in (source.url, *source.mirrors):
+        found = Contents(url).entry(key_of(member.md5))
+        if found is not None and found.size == member.size:
+            return Contents(url).chunks(found.key)
+    raise StoreError(f"{source.url}/{key_of(member.md5)}: {member.path} is missing from the store")
 
 
 def _copy_records(source: Store, target: Store, digest: str) -> int:

@@ -42,6 +42,8 @@ class Pinned:
     """A pin as it lies in a store."""
 
     digest: str
+    """What it is named after."""
+    key: str
     artifact: Artifact | None
     """None when it does not describe an artifact of this digest."""
     fault: str
@@ -57,12 +59,12 @@ def pins(store: Store) -> Iterator[Pinned]:
         name = entry.key.removeprefix("pins/")
         digest = name.removesuffix(".json")
         if not _SHA256.fullmatch(digest) or name == digest:
-            return Pinned(name, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
+            return Pinned(digest, entry.key, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
         try:
             artifact = store.pin(digest)
         except StoreError as error:
-            return Pinned(digest, None, str(error), entry.modified)
-        return Pinned(digest, artifact, "", entry.modified) if artifact else None  # gone since it was listed
+            return Pinned(digest, entry.key, None, str(error), entry.modified)
+        return Pinned(digest, entry.key, artifact, "", entry.modified) if artifact else None  # gone since it was listed
 
     entries = (entry for entry in Contents(store.url).walk("pins") if not entry.is_leftover)
     yield from filter(None, in_parallel(read, entries))
@@ -96,13 +98,14 @@ def store_roots(store: Store) -> Iterator[Root]:
         if not record:
             raise StoreError(f"{store.url}/{key}: cannot be read, and it may name what is needed: mend or remove it")
         run = key.split("/")[1].removesuffix(".json")
-        yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in digests_in(record))
+        named = digests_in({part: said for part, said in record.items() if part != "key"})  # a stage key is no artifact
+        yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in sorted(named))
     for name, (version, value) in pointers(store).items():
         named = digests_in(value)
         if not named:
             key = f"models/{name}/current/{version:08d}"
             raise StoreError(f"{store.url}/{key}: names no artifact: mend or remove it")
-        yield from (Root(digest, "sha256", f"model {name}", "models") for digest in named)
+        yield from (Root(digest, "sha256", f"model {name}", "models") for digest in sorted(named))
 
 
 def lead_to(store: Store, wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
@@ -152,7 +155,7 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
         except AttestationError as error:
             where = f"{store.url}/attestations/{digest}/{identifier}.json"
             raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
-    named |= _tree_of(store, digest)
+    named |= _tree_of(store, digest) if digest in held else set()
     return {one for one in named if one in held and one != digest}
 
 

@@ -134,11 +134,9 @@ def verify(
         if digests and one.digest not in digests:
             continue
         fault = one.fault or fault_of_pin(store, one)
-        if fault or one.artifact is None:
-            where = f"pins/{one.digest}.json"
-            report.faults.append(
-                Fault(where, fault, "copy it from another store (`--repair --from URL`), or remove it")
-            )
+        if fault:
+            way_out = "`--repair` writes it again, from itself or from another store (`--from URL`); or remove it"
+            report.faults.append(Fault(one.key, fault, way_out))
         if one.artifact is not None:
             known.add(one.artifact)
     if unknown := set(digests) - known.pinned.keys() - {f.key[5:-5] for f in report.faults}:
