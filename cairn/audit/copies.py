@@ -120,7 +120,7 @@ class Copies:
             elif self.pin.is_directory and faults == [f"missing: {LISTING} ({address(members[LISTING].md5)})"]:
                 faults, lacking = [], ("its listing is missing: `dvc pull` cannot bring it",)
         if faults:
-            of = f"{len(faults)} faults in {len(self.pin.members)} files"
+            of = f"{_counted(len(faults), 'fault')} in {_counted(len(self.pin.members), 'file')}"
             verdict = Verdict.TAMPERED if wrong or copy.is_folder else Verdict.MISSING
             return Finding(verdict, f"{copy.where}: {of}", tuple(faults))
         what = f"{copy.where}: {_counted(len(self.pin.members), 'file')}, {self.pin.size:,} bytes"
