@@ -94,14 +94,13 @@ def _dvc_lock(data: bytes, root: Path, pins: Pins, makers: Makers) -> Iterator[s
     for digest, pin in known.items():
         by_address.setdefault(str(pin_of(pin)["md5"]), []).append(digest)
     ours = {stage.name: stage for stage in stages()}
-    theirs = _stage_names(root)
     for name, entry in entries.items():
         if name in ours:
             try:
                 yield from _stage(ours[name], entry, known, by_address, makers)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 yield f"stages.{name}: is not written as DVC writes it: {type(error).__name__} {one_line(error)}"
-        elif name not in theirs:
+        elif name not in _stage_names(root):
             yield f"stages.{name}: dvc.yaml has no such stage"
     if (line := _first_odd_line(data, parsed)) is not None:
         yield f"line {line}: is not as DVC writes it: somebody else has written there"
