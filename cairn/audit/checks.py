@@ -154,6 +154,8 @@ def times(attested: Attestation, makers: Mapping[str, Sequence[Attestation]], no
         found.append(Finding(Verdict.CONFLICT, f"ended ({ended.isoformat()}) before it began: {why}"))
     if ended > now + SLACK:
         found.append(Finding(Verdict.CONFLICT, f"says that it ended at {ended.isoformat()}, which is to come: {why}"))
+    if itself := set(attested.inputs.values()) & set(attested.outputs.values()):
+        found.append(Finding(Verdict.CONFLICT, "says that it made what it was made from", tuple(sorted(itself))))
     for name, made_by in makers.items():
         ends = [end for one in made_by if (end := moment(one.finished)) is not None]
         if ends and began + SLACK < min(ends):

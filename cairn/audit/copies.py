@@ -80,7 +80,8 @@ class Copies:
         said = [one for copy in self.copies if (one := self._judge(copy, reader)) is not None]
         lost = self._lost(reader)
         if lost and not any(one.verdict is Verdict.BYTES_MATCH for one in said):
-            count = f"{len(lost)} of its {len(self.pin.members)} files are" if self.pin else "it is"
+            verb = "is" if len(lost) == 1 else "are"
+            count = f"{len(lost):,} of {_counted(len(self.pin.members), 'file')} {verb}" if self.pin else "it is"
             said.append(Finding(Verdict.MISSING, f"{count} nowhere whole: not here, not in the store", tuple(lost)))
         return said
 
@@ -120,7 +121,7 @@ class Copies:
             elif self.pin.is_directory and faults == [f"missing: {LISTING} ({address(members[LISTING].md5)})"]:
                 faults, lacking = [], ("its listing is missing: `dvc pull` cannot bring it",)
         if faults:
-            of = f"{len(faults)} faults in {len(self.pin.members)} files"
+            of = f"{_counted(len(faults), 'fault')} in {_counted(len(self.pin.members), 'file')}"
             verdict = Verdict.TAMPERED if wrong or copy.is_folder else Verdict.MISSING
             return Finding(verdict, f"{copy.where}: {of}", tuple(faults))
         what = f"{copy.where}: {_counted(len(self.pin.members), 'file')}, {self.pin.size:,} bytes"

@@ -11,7 +11,8 @@ def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_byt
     """One sentence for each thing that this audit took on trust."""
     stages = [node for node in audit.nodes.values() if node.kind == "stage"]
     again = {Verdict.REPRODUCED, Verdict.CLOSE}
-    told = [node for node in stages if not again & {one.verdict for one in node.findings}]
+    said_of = {node.id: {one.verdict for one in node.findings} for node in stages}
+    told = [node for node in stages if Verdict.ATTESTED in said_of[node.id] and not again & said_of[node.id]]
     trusted = ", ".join(sorted(key[:12] for key in keys)) or "none"
     said = [
         f"Who holds the trusted keys ({trusted}), and whether anybody else has them.",

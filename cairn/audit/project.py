@@ -37,8 +37,12 @@ def judge(audit: Audit, root: Path, pins: Pins, makers: Makers) -> None:
         data = (root / LOCK).read_bytes()
         node = _add(audit, Node("lock:dvc.lock", "lock", str(LOCK), hashlib.sha256(data).hexdigest()))
         faults = tuple(dict.fromkeys(_dvc_lock(data, root, pins, makers)))
-        said = f"{LOCK}: {'leads elsewhere than the attestations' if faults else 'what it pins is attested'}"
+        said = f"{LOCK}: {'does not fit the attestations' if faults else 'what it pins is attested'}"
         node.findings.append(Finding(Verdict.TAMPERED if faults else Verdict.ATTESTED, said, faults))
+    for digest in _beside(audit, makers):
+        # What else was made in a run that was walked to, such as the optimizer's state: its pin is followed too.
+        for finding in pins.of(digest)[1]:
+            _add(audit, Node(f"record:pins/{digest}.json", "record", f"pins/{digest}.json", digest)).findings.append(finding)
     for name, digest, finding in _pointers(pins):
         _add(audit, Node(f"record:{name}", "record", name, digest)).findings.append(finding)
     for path in sorted((root / ".cairn" / "work").glob("*/scratch/checkpoints/*")):
@@ -56,6 +60,13 @@ def expected(root: Path, pins: Pins, path: Path) -> str | None:
     except (OSError, YAMLError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
     return next((digest for digest, pin in pins.all().items() if pin_of(pin)["md5"] == wanted), None)
+
+
+def _beside(audit: Audit, makers: Makers) -> list[str]:
+    """Digests of what was made beside the artifacts of the graph and is not in it."""
+    artifacts = [node.digest for node in audit.nodes.values() if node.kind == "artifact"]
+    made = [digest for one in artifacts for attested in makers(one) for digest in attested.outputs.values()]
+    return [digest for digest in dict.fromkeys(made) if digest not in artifacts]
 
 
 def _add(audit: Audit, node: Node) -> Node:
@@ -83,14 +94,13 @@ def _dvc_lock(data: bytes, root: Path, pins: Pins, makers: Makers) -> Iterator[s
     for digest, pin in known.items():
         by_address.setdefault(str(pin_of(pin)["md5"]), []).append(digest)
     ours = {stage.name: stage for stage in stages()}
-    theirs = _stage_names(root)
     for name, entry in entries.items():
         if name in ours:
             try:
                 yield from _stage(ours[name], entry, known, by_address, makers)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 yield f"stages.{name}: is not written as DVC writes it: {type(error).__name__} {one_line(error)}"
-        elif name not in theirs:
+        elif name not in _stage_names(root):
             yield f"stages.{name}: dvc.yaml has no such stage"
     if (line := _first_odd_line(data, parsed)) is not None:
         yield f"line {line}: is not as DVC writes it: somebody else has written there"
@@ -156,19 +166,37 @@ def _fits(stage: Stage, entry: Any, attested: Attestation, known: Mapping[str, A
     if params.keys() != {"params.yaml"} or params["params.yaml"].keys() != {stage.name}:
         yield f"{where}.params: is not the section {stage.name} of params.yaml"
         return
-    section = Recipe.model_fields[stage.name].annotation
-    try:
-        # As a recipe is read, so that what is left out has its default.
-        read = section.model_validate_json(json.dumps(params["params.yaml"][stage.name]))  # type: ignore[union-attr]
-    except (ValidationError, TypeError) as error:
-        yield f"{where}.params: is no valid section: {one_line(error)[:200]}"
-        return
-    if read.model_dump(mode="json") != attested.section:
-        from pipelines.differences import differences, flat
+    raw = params["params.yaml"][stage.name]
+    apart = [*_differing(raw, attested.section, stage.name, only_there=True)]
+    if attested.version == stage.version:
+        # What was left out has its default. A field that is newer than the attestation tells nothing of it.
+        section = Recipe.model_fields[stage.name].annotation
+        try:
+            read = section.model_validate_json(json.dumps(raw))  # type: ignore[union-attr]
+            apart += _differing(read.model_dump(mode="json"), attested.section, stage.name, only_there=False)
+        except (ValidationError, TypeError) as error:
+            yield f"{where}.params: is no valid section: {one_line(error)[:200]}"
+    if apart:
+        yield f"{where}.params: {', '.join(dict.fromkeys(apart))}: not what was attested"
 
-        now, then = flat(read.model_dump(mode="json"), stage.name), flat(attested.section, stage.name)
-        apart = [one.name for one in differences("recipe", then, now)]
-        yield f"{where}.params: {', '.join(apart)}: not what was attested"
+
+def _differing(now: Any, then: Any, name: str, only_there: bool) -> Iterator[str]:
+    """Dotted names of values that are others than they were.
+
+    Args:
+        only_there: also names what was not there then.
+    """
+    if isinstance(now, Mapping) and isinstance(then, Mapping):
+        for key, value in now.items():
+            if key in then:
+                yield from _differing(value, then[key], f"{name}.{key}", only_there)
+            elif only_there:
+                yield f"{name}.{key}"
+    elif isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        for index, (one, other) in enumerate(zip(now, then, strict=True)):
+            yield from _differing(one, other, f"{name}[{index}]", only_there)
+    elif now != then or isinstance(now, bool) != isinstance(then, bool):
+        yield name
 
 
 def _first_odd_line(data: bytes, parsed: Any) -> int | None:

@@ -34,7 +34,8 @@ def of_model(
     """
     for where, named, bundle in _found(model.digest, folders, store):
         digest = hashlib.sha256(bundle or b"").hexdigest()
-        node = Node(f"signature:{where}", "signature", where, digest)
+        name = f"signature by {named[:12]}" if named else Path(where).name
+        node = Node(f"signature:{where}", "signature", name, digest)
         edge = Edge(model.id, node.id, "signed by")
         unread = Finding(Verdict.MISSING, f"{where}: cannot be read")
         found = unread if bundle is None else _judge(bundle, where, named, artifact, keys)

@@ -66,14 +66,14 @@ class _Tree:
         self.drawn.add(node.id)
         yield self._line(node, edge, before, "")
         edges = [one for one in self.below.get(node.id, ()) if self._kind(one) in ("artifact", "stage", "signature")]
-        objects = self._objects(node)
-        count = len(edges) + len(objects)
+        sources = self._sources(node)
         for index, one in enumerate(edges):
-            last = index == count - 1
+            last = index == len(edges) - 1 and not sources
             drawn = below + ("└─ " if last else "├─ ")
             yield from self._node(self.audit.nodes[one.head], one, drawn, below + ("   " if last else "│  "))
-        for index, line in enumerate(objects, len(edges)):
-            yield Text(below + ("└─ " if index == count - 1 else "├─ ")).append_text(line)
+        for index, (source, objects) in enumerate(sources.items()):
+            last = index == len(sources) - 1
+            yield from self._objects(source, objects, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
 
     def _line(self, node: Node, edge: Edge | None, before: str, after: str) -> Text:
         line = Text(before).append(shown(node.name), "bold" if node.kind == "artifact" else "")
@@ -88,23 +88,26 @@ class _Tree:
             line.append(f"  {edge.role if edge else ''}: ").append_text(verdicts(bad))
         return line
 
-    def _objects(self, stage: Node) -> list[Text]:
-        """A line for each source whose objects the stage read, and one below it for each object that is wrong."""
-        by_source: dict[str, list[Node]] = {}
+    def _sources(self, stage: Node) -> dict[str, list[Node]]:
+        """The objects that a stage read, by source."""
+        found: dict[str, list[Node]] = {}
         for edge in self.below.get(stage.id, ()):
             if self._kind(edge) == "object":
                 node = self.audit.nodes[edge.head]
-                by_source.setdefault(node.source, []).append(node)
-        found = []
-        for source, nodes in by_source.items():
-            line = Text(f"{len(nodes):,} object{'s' if len(nodes) > 1 else ''} of {shown(source) or 'no source'}  ")
-            if all(node.id in self.drawn for node in nodes):
-                found.append(line.append("(above)", "dim"))
-                continue
-            found.append(line.append_text(verdicts([one for node in nodes for one in node.findings])))
-            found += [self._line(node, None, "   ", "") for node in nodes if _is_wrong(node)]
-            self.drawn |= {node.id for node in nodes}
+                found.setdefault(node.source, []).append(node)
         return found
+
+    def _objects(self, source: str, nodes: list[Node], before: str, below: str) -> Iterator[Text]:
+        """A line for all objects of a source, and one below it for each that is wrong."""
+        line = Text(f"{before}{len(nodes):,} object{'s' if len(nodes) > 1 else ''} of {shown(source) or 'no source'}  ")
+        if all(node.id in self.drawn for node in nodes):
+            yield line.append("(above)", "dim")
+            return
+        yield line.append_text(verdicts([one for node in nodes for one in node.findings]))
+        for node in nodes:
+            if _is_wrong(node):
+                yield self._line(node, None, f"{below}- ", "")
+        self.drawn |= {node.id for node in nodes}
 
     def _kind(self, edge: Edge) -> str:
         return self.audit.nodes[edge.head].kind
@@ -121,11 +124,9 @@ def verdicts(findings: list[Finding]) -> Text:
 
 
 def _wrong(audit: Audit, holder: Node | Edge, finding: Finding) -> Iterator[Text]:
-    yield (
-        Text("  ")
-        .append(finding.verdict.value, "bold red")
-        .append(f"  {shown(named(audit, holder))}: {shown(finding.said)}")
-    )
+    name = named(audit, holder)
+    said = finding.said if finding.said.startswith(f"{name}:") else f"{name}: {finding.said}"
+    yield Text("  ").append(finding.verdict.value, "bold red").append(f"  {shown(said)}")
     for detail in finding.details[:SHOWN]:
         yield Text(f"      {shown(detail)}")
     if len(finding.details) > SHOWN:

@@ -25,7 +25,7 @@ from cairn.errors import StoreError, one_line
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
-from pipelines.stages import place
+from pipelines.stages import place, stages
 
 Replay = Callable[[Attestation, Fetcher], Finding | None]
 """Runs a stage again, as far as it can be: what came of it, or None where it cannot be."""
@@ -117,7 +117,8 @@ class Walk:
         records = self._records(digest, node)
         sayings = [one.attested.outputs for one in records if one.attested is not None]
         names = [output for said in sayings for output, one in said.items() if one == digest]
-        self._folders(digest, pin, names)
+        # What made it may not be believed; what was made from it names it too.
+        self._folders(digest, pin, names or [name])
         for record in records:
             stage = self._stage(record, node)
             attested = record.attested
@@ -215,7 +216,10 @@ class Walk:
         named = self.target.path if digest == self.target.digest else None
         if named is not None:
             self.copies[digest].copies.insert(0, at_path(named, pin))
+        known = {name for stage in stages() for name in stage.outputs}
         for name in dict.fromkeys(names) if self.root is not None else ():
+            if name not in known:
+                continue
             path = (self.root or Path()) / place(name)
             if not path.exists() or (named is not None and path.resolve() == named.resolve()):
                 continue
