@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Artifact:
     members: tuple[Member, ...]
     is_directory: bool
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of the file, or of the listing of the directory; 64 hexadecimal digits."""
         if not self.is_directory:

@@ -72,7 +72,7 @@ def read(roots: Sequence[str], member: Member, digest: str) -> bytes:
 
     def right(root: str, filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
         nonlocal data
-        data = _whole(root, filesystem, path)
+        data = _whole(root, filesystem, path, member.size)
         return hashlib.sha256(data).hexdigest() == member.sha256
 
     _from_first(roots, member, digest, right)
@@ -145,7 +145,7 @@ def _complete(
 ) -> str:
     """Write what is missing to a file that holds the first `start` bytes of an object; the sha256 of the whole."""
     if member.size < LARGE and start == 0:
-        data = _whole(root, filesystem, path)
+        data = _whole(root, filesystem, path, member.size)
         copy.write(data)
         return hashlib.sha256(data).hexdigest()
     with _rest(root, filesystem, path, start, member.size) as rest:
@@ -153,8 +153,14 @@ def _complete(
         return hash_while(resumed, resumed.write, md5=False).sha256
 
 
-def _whole(root: str, filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
-    return attempt(root, lambda: cast(bytes, filesystem.cat_file(path)))
+def _whole(root: str, filesystem: fsspec.AbstractFileSystem, path: str, size: int) -> bytes:
+    def once() -> bytes:
+        data = cast(bytes, filesystem.cat_file(path))
+        if len(data) < size:
+            raise ConnectionError(f"the answer ended at byte {len(data):,} of {size:,}")
+        return data
+
+    return attempt(root, once)
 
 
 class _Resumed:

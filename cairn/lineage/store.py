@@ -191,7 +191,7 @@ class Store:
             with reaching(self.url), _written(path, data) as aside:
                 os.replace(aside, path)
         else:
-            attempt(self.url, lambda: filesystem.pipe_file(path, data))
+            attempt(self.url, lambda: _pipe(filesystem, path, data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a small record only if there is none; False when there is. Atomic where the store can do it
@@ -205,8 +205,12 @@ class Store:
             try:
                 filesystem.pipe_file(path, data, mode="create")
             except FileExistsError:
-                # After an answer that was lost, what is there may be ours.
-                return tried > 1 and self.read(key) == data
+                # After an answer that was lost, what is there may be ours, and it may be cut.
+                there = self.read(key) if tried > 1 else None
+                if there is None or not data.startswith(there):
+                    return False
+                if there != data:
+                    _pipe(filesystem, path, data)
             return True
 
         if not is_local(filesystem):
@@ -267,7 +271,8 @@ class Store:
         except (ValueError, TypeError):
             pass
         raise StoreError(
-            f"{self}/{_version(name, version)}: is not the value that was written: it was changed or cut short"
+            f"{self}/{_version(name, version)}: is not the value that was written: it was changed or cut short: remove "
+            "it to go back to the one before"
         )
 
     # Below: where things lie
@@ -310,6 +315,12 @@ def _written(path: str, data: bytes) -> Iterator[Path]:
         yield aside
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _pipe(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
+    filesystem.pipe_file(path, data)
+    if size_of(filesystem, path) != len(data):
+        raise ConnectionError("what was written was cut short")
 
 
 def _version(name: str, version: int) -> str:
