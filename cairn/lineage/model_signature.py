@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import AttestationError, StoreError
-from cairn.lineage.artifact import Artifact, canonical, written_aside
+from cairn.lineage.artifact import Artifact, canonical, read_artifact, written_aside
 from cairn.lineage.attestation import PAYLOAD_TYPE, pae
 from cairn.lineage.signing import Signer, key_id, signer, trusted_keys
 from cairn.lineage.statement import STATEMENT_TYPE
@@ -118,10 +118,10 @@ def sign_outputs(
         made: output name to digest.
         places: where outputs lie; None where there is but the store.
 
-    Raises StoreError when the store holds no pin for one.
+    Raises StoreError when the store holds no pin for one that lies nowhere else.
     """
     for name in names:
-        artifact = store.pin(made[name])
+        artifact = store.pin(made[name]) or (read_artifact(places[name]) if places else None)
         if artifact is None:
             raise StoreError(f"{store.url}: holds no pin for {made[name]}, the {name} to be signed")
         bundle = keep_signature(store, artifact, name)

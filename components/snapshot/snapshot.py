@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,8 +118,10 @@ def _looked(section: Snapshot, component: Component, resources: Resources, home:
     recipe = identity(section.model_dump(mode="json"))
     work = home / "work" / f"snapshot-{recipe}"
     with only_one(home, component, f"snapshot-{recipe}"):
-        launch, started = begin(work, component.package_versions(), resources), time.monotonic()
-        yield _Look(_resolve(section, recipe, work), work, launch, started)
+        started = time.monotonic()
+        found = [find(source, f"snapshot.sources[{index}]") for index, source in enumerate(section.sources)]
+        launch = begin(work, component.package_versions(), resources)  # now there is work that may be gone on with
+        yield _Look(_resolve(section, found, recipe, work), work, launch, started)
         remove(work)
 
 
@@ -159,9 +161,8 @@ def _digest(lock: Lock) -> str:
     return hashlib.sha256(lock.bytes()).hexdigest()
 
 
-def _resolve(section: Snapshot, recipe: str, work: Path) -> Lock:
+def _resolve(section: Snapshot, found: Sequence[Sequence[Found]], recipe: str, work: Path) -> Lock:
     """Read every object once, into `work/objects` unless its own store pins it."""
-    found = [find(source, f"snapshot.sources[{index}]") for index, source in enumerate(section.sources)]
     # The same object in two sources is one object: read once, kept once.
     distinct = {one.uri: one for ones in found for one in ones}
     reader = _Reader(work / "objects", work / "read", Event())

@@ -10,8 +10,9 @@ import pytest
 
 import cairn.recipe
 from cairn.cli import machine, project
+from cairn.errors import AttestationError
 from cairn.lineage import environment
-from cairn.lineage.signing import signer
+from cairn.lineage.signing import key_id, key_path, signer
 from components.recipe import Recipe
 from tests.cli.conftest import Cairn, Said
 from tests.pipelines.project import Project
@@ -60,6 +61,17 @@ def test_what_is_wrong_is_told_with_its_fix_and_ends_with_1(
     assert any(line.startswith("fail recipe params.yaml:1: snapshot: missing: add it") for line in lines)
     assert any(line.startswith(f"fail store {tmp_path}/file: ") for line in lines)
     assert "warn dag no dvc.yaml: `cairn run` works, `dvc repro` does not" in lines
+
+
+def test_whoever_signs_is_named_and_a_signer_that_cannot_sign_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = key_id(signer().public_key)
+    monkeypatch.setenv("CAIRN_SIGNER", "env:KEY_OF_THE_CLUSTER")
+    monkeypatch.setenv("KEY_OF_THE_CLUSTER", key_path().read_text())
+    found = project.key()
+    assert (found.level, found.said) == ("ok", f"{own[:12]}, by env")
+    monkeypatch.setenv("CAIRN_SIGNER", "command:false")
+    with pytest.raises(AttestationError, match="CAIRN_SIGNER: false public-key: ended with 1"):
+        project.key()
 
 
 def test_outside_a_project_nothing_is_left_and_nothing_said_of_a_recipe(cairn: Cairn, tmp_path: Path) -> None:

@@ -322,6 +322,35 @@ def test_the_attestation_names_every_object_and_the_lock_file(corpus: Corpus) ->
     assert corpus.store.has(corpus.lock.tree or "")
 
 
+def test_a_look_that_finds_nothing_leaves_no_work_that_seems_to_be_stopped(corpus: Corpus) -> None:
+    with pytest.raises(SourceError, match="no such file, folder or object"):
+        corpus.snapshot(source("nowhere"))
+    assert not (corpus.root / ".cairn" / "work").exists()
+
+
+def test_a_snapshot_that_was_stopped_and_gone_on_with_has_both_launches_attested(corpus: Corpus) -> None:
+    corpus.put("a.txt", "a")
+    with pytest.raises(SourceError, match="cannot be read"):
+        corpus.snapshot(source(corpus.text), source(broken(corpus), name="broken"))
+    (log,) = (corpus.root / ".cairn" / "work").glob("snapshot-*/attempts.jsonl")
+    assert len(log.read_text().splitlines()) == 1
+    (corpus.root / "broken" / "b.txt").unlink()
+    (corpus.root / "broken" / "b.txt").write_text("b")
+    corpus.snapshot(source(corpus.text), source(corpus.root / "broken", name="broken"))
+    found = attestation.maker(corpus.store, digest_of(corpus.lock_file) or "")
+    assert found
+    assert len(found.attempts) == 2
+    assert found.attempts[1]["invocation"] == found.invocation
+
+
+def broken(corpus: Corpus) -> Path:
+    """A source with a file that can be listed and not read: a socket's place, seen through a link to nothing."""
+    folder = corpus.root / "broken"
+    folder.mkdir()
+    (folder / "b.txt").symlink_to("/proc/self/mem")
+    return folder
+
+
 OPT_OUT = {"checked": "2026-11-24", "evidence": "https://a.example/robots.txt allows all", "says": "allowed"}
 
 
