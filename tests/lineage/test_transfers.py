@@ -220,7 +220,7 @@ def test_two_gets_to_one_place_wait_for_each_other(
 def test_a_put_waits_for_a_collection_and_sends_again_what_it_took(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collecting, "EVERY", 0.01)
+    monkeypatch.setattr(collecting, "LOOK_EVERY", 0.01)
     artifact = store.put(make_tree(tmp_path / "tree"))
     store.write("collecting", b'{"who": "gc on host", "when": "2026-11-24"}')
     waited: list[float] = []
