@@ -344,7 +344,7 @@ def test_a_snapshot_that_was_stopped_and_gone_on_with_has_both_launches_attested
 
 
 def broken(corpus: Corpus) -> Path:
-    """A source with a file that can be listed and not read: a socket's place, seen through a link to nothing."""
+    """A source with a file that can be listed and not read."""
     folder = corpus.root / "broken"
     folder.mkdir()
     (folder / "b.txt").symlink_to("/proc/self/mem")
