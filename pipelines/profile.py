@@ -83,7 +83,7 @@ class Profile(Section):
     """The image of every stage that does not name its own."""
     signing_key: str | None = Field(default=None, pattern=rf"^{_SECRET}$")
     """The Kubernetes secret that holds the one key, as `signing-key.pem`, which all stages sign attestations with and
-    know each other's by. Null where the image or a volume has it at `CAIRN_HOME`."""
+    know each other's by. Null where the image or a volume has it at `CAIRN_HOME`, or `CAIRN_SIGNER` says who signs."""
     secrets: Secrets = Field(default_factory=dict)
     """Those of every stage, such as the store's credentials."""
     stages: dict[str, Machine] = Field(default_factory=dict)
