@@ -69,6 +69,7 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     """What pins `run` in a project.
 
     Args:
+        run: its name, or the beginning of it where no other run's name begins so.
         keys: who is believed.
         read: reads the project's files, as they are in the folder or at a Git revision.
         root: where `.dvc/config` is.
@@ -78,7 +79,7 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
         CairnError: there is no such run, or something of it is missing, changed, or of another version or recipe.
     """
     store = Store(store.url)  # what a mirror has, nobody else can pull
-    ran = _ran(run, store)
+    run, ran = _ran(run, store)
     known = {stage.name: stage for stage in stages()}
     for one in ran.values():
         _check_version(run, one, known[one.stage])
@@ -112,18 +113,24 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     return Pinned(run, tuple(ran), unfinished, made, lock, changed, files, lost, tuple(warnings))
 
 
-def _ran(run: str, store: Store) -> dict[str, Ran]:
-    """The stages of the run, in the order in which they run."""
+def _ran(run: str, store: Store) -> tuple[str, dict[str, Ran]]:
+    """The run's name, and its stages in the order in which they run."""
     noted = runs.read(store, run)
     if not noted:
         names = runs.names(store)
-        close = difflib.get_close_matches(run, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`cairn pin` lists the runs" if names else "it has no runs"
-        raise StageError(f"run {run}: is not in {store.url}: {hint}")
+        begin = [name for name in names if name.startswith(run)]
+        if len(begin) > 1:
+            raise StageError(f"run {run}: {len(begin)} runs have names that begin so: write more of it")
+        if not begin:
+            close = difflib.get_close_matches(run, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`cairn pin` lists the runs" if names else "it has no runs"
+            raise StageError(f"run {run}: is not in {store.url}: {hint}")
+        run = begin[0]
+        noted = runs.read(store, run)
     unknown = sorted(set(noted) - set(NAMES))
     if unknown:
         raise StageError(f"run {run}: has a stage {unknown[0]}, which this Cairn does not know: update Cairn")
-    return {name: noted[name] for name in NAMES if name in noted}
+    return run, {name: noted[name] for name in NAMES if name in noted}
 
 
 def _check_version(run: str, ran: Ran, stage: Stage) -> None:

@@ -171,6 +171,13 @@ def test_a_run_that_goes_on_under_its_name_says_what_it_replaces(project: Projec
 # What does not fit
 
 
+def test_the_beginning_of_a_name_is_enough_where_it_means_one_run(cairn: Cairn, project: Project) -> None:
+    assert json.loads(cairn("pin", "bui", "--json", at=project.root).out)["run"] == "built"
+    shutil.copytree(record(project, "export").parent, record(project, "export").parent.with_name("building"))
+    said = fault(cairn("pin", "bui", at=project.root))
+    assert said == "run bui: 2 runs have names that begin so: write more of it"
+
+
 def test_no_such_run(cairn: Cairn, project: Project) -> None:
     assert fault(cairn("pin", "bilt", at=project.root)).endswith(": did you mean built?")
     assert "is no name for a run" in fault(cairn("pin", "../built", at=project.root))
