@@ -5,10 +5,11 @@ A recipe is YAML 1.2 (so `1e-3` is a number). The sections themselves live besid
 (`cairn: 0.1.0`): an older one then refuses it by that, not by the first key that it does not know.
 """
 
+import datetime
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -73,6 +74,10 @@ def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -
     """Like `load`, for text that is at hand; `name` is what messages call it."""
     data = written(text, name, overrides)
     _check_version(data.pop("cairn", None), text, name, overrides)
+    if date := next(_dates(data, []), None):
+        dotted = ".".join(map(str, date))
+        place = _place(dotted, date, text, name, overrides)
+        raise RecipeError(f"{place}: {dotted}: write the date in quotes: DVC, which reads it too, takes no bare one")
     try:
         # JSON mode: strict about scalars, yet a YAML list may be a tuple.
         return model.model_validate_json(json.dumps(data, default=str))
@@ -101,6 +106,15 @@ def _parse(text: str, name: str) -> Any:
         raise RecipeError(f"{name}:{line}: not valid YAML: {one_line(error.problem)}") from None
     except YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
+
+
+def _dates(node: Any, where: list[str | int]) -> Iterator[list[str | int]]:
+    """The place of every value that YAML takes for a date."""
+    if isinstance(node, datetime.date):
+        yield where
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield from _dates(value, [*where, key])
 
 
 def _check_version(wanted: Any, text: str, name: str, overrides: Iterable[str]) -> None:

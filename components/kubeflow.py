@@ -21,7 +21,7 @@ from typing import Any
 
 import cairn.recipe
 from cairn.errors import ArtifactError, AttestationError, PipelineError, StoreError
-from cairn.lineage import attestation
+from cairn.lineage import signing
 from cairn.lineage.artifact import Artifact, canonical, written_aside
 from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component, Outcome
@@ -192,10 +192,14 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
 
 def _check_key() -> None:
     """A pod that makes a key of its own is believed by no other, and all work is done again in each run."""
-    path = attestation.key_path()
+    if os.environ.get(signing.VARIABLE):
+        signing.trusted_keys()  # a signer without a key is told of now, not after the work
+        return
+    path = signing.key_path()
     if not path.exists():
         raise AttestationError(
-            f"{path}: no signing key: mount the same one at CAIRN_HOME in every pod (`signing_key` in the profile)"
+            f"{path}: no signing key: mount the same one at CAIRN_HOME in every pod (`signing_key` in the profile), "
+            f"or say by {signing.VARIABLE} who signs"
         )
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from cairn.errors import StageError, StoreError
 from cairn.lineage.artifact import readable
-from cairn.lineage.store import TRANSFERS, Store
+from cairn.lineage.store import Store
+from cairn.lineage.transfers import SMALL_AT_ONCE
 from cairn.progress import progress
 
 _NAME, _DIGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"), re.compile("[0-9a-f]{64}")
@@ -92,7 +93,7 @@ def read_all(store: Store) -> dict[str, dict[str, Ran]]:
     it should not hide the other runs."""
     found = names(store)
     runs: dict[str, dict[str, Ran]] = {}
-    with progress("runs", len(found), "runs") as shown, ThreadPoolExecutor(TRANSFERS) as threads:
+    with progress("runs", len(found), "runs") as shown, ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
         for run, (noted, unreadable) in zip(found, threads.map(lambda run: _read(store, run), found), strict=True):
             shown.advance()
             runs[run] = noted

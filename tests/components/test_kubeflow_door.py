@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cairn.lineage import attestation, runs
+from cairn.lineage import runs, signing
 from cairn.lineage.artifact import read_artifact
 from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component
@@ -54,8 +54,8 @@ class Cluster:
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir()
         if self.has_key:
-            attestation.signing_key()
-            shutil.copy(attestation.key_path(), self.home)
+            signing.signer()
+            shutil.copy(signing.key_path(), self.home)
         words = [f"--{name}={one}" for name, v in arguments.items() for one in (v if isinstance(v, list) else [v])]
         done = subprocess.run(
             [sys.executable, "-m", f"components.{component}", "kubeflow", *words],
@@ -266,6 +266,21 @@ def test_a_pod_without_the_signing_key_is_refused_and_makes_none(cluster: Cluste
     assert len(said.splitlines()) == 1
     assert list(cluster.home.iterdir()) == []
     assert not cluster.pin("documents").exists()
+
+
+def test_a_pod_whose_key_is_in_its_environment_needs_no_key_file(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.run("snapshot")
+    cluster.has_key = False
+    pem = signing.key_path().read_text()
+    monkeypatch.setenv("CAIRN_SIGNER", "env:KEY_OF_THE_CLUSTER")
+    assert "KEY_OF_THE_CLUSTER is not set" in cluster.run("ingest", code=2)
+    assert not cluster.pin("documents").exists()
+    monkeypatch.setenv("KEY_OF_THE_CLUSTER", pem)
+    cluster.run("ingest")
+    assert cluster.pin("documents").exists()
+    assert list(cluster.home.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,357 @@
+"""`cairn store`: what a store holds, whether it is sound, what nothing needs any more, and copies to another one."""
+
+import re
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cairn.cli.output import AsJson, print_json, short, show, table
+
+if TYPE_CHECKING:
+    from cairn.lineage.catalogue import Catalogue, Item
+    from cairn.lineage.collection import Plan
+    from cairn.lineage.copying import Copied
+    from cairn.lineage.store import Store
+    from cairn.lineage.verification import Report
+
+app = typer.Typer(no_args_is_help=True, help="Look after the store: list, verify, repair, collect, copy.")
+SHOWN = 40  # rows of a table that a person reads; --json has all
+UNITS = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+At = Annotated[
+    str | None,
+    typer.Option("--store", metavar="URL", help="The store. Default: CAIRN_STORE, else the project's DVC remote."),
+]
+Digests = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[DIGEST]...", help="Digests of artifacts, or how they begin. Default: all."),
+]
+
+
+@app.command("ls")
+def ls(
+    digests: Digests = None,
+    runs: Annotated[bool, typer.Option("--runs", help="List runs instead.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="List what models point to instead.")] = False,
+    store: At = None,
+    json: AsJson = False,
+) -> None:
+    """List artifacts, the newest first: what each is, how large, and whether all of it is here."""
+    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.catalogue import catalogue, full_digests
+
+    at = _store(store)
+    if runs or models:
+        _list_runs(at, json) if runs else _list_models(at, json)
+        return
+    found = catalogue(at, trusted_keys(), full_digests(at, digests or ()))
+    if json:
+        print_json(_catalogue_json(at, found))
+        return
+    rows = table("digest", "what", "by", "when", "size>", "files>", "here")
+    for item in found.items:
+        by = f"{item.component} {item.version}" if item.component else ""
+        what = item.name or (item.artifact.members[0].path if not item.artifact.is_directory else "")
+        rows.add_row(short(item.digest), what, by, item.when, _bytes(item.size), f"{item.files:,}", _here(item))
+    if found.items:
+        show(rows)
+    for fault in found.faults:
+        print(f"not readable: {fault}")
+    whole = sum(item.is_whole for item in found.items)
+    print(f"{len(found.items):,} artifacts, {whole:,} of them whole, in {at.url}")
+    print(f"{found.objects:,} objects, {_bytes(found.bytes)}", end="")
+    print(f"; no pin names {found.unpinned:,} of them, {_bytes(found.unpinned_bytes)}" if found.unpinned else "")
+    if digests and len(found.items) == 1:
+        for member in found.items[0].artifact.members[:SHOWN]:
+            print(f"  {member.path}  {_bytes(member.size)}  {short(member.sha256)}")
+        _tell_more(found.items[0].files, "files")
+
+
+@app.command("verify")
+def verify(
+    digests: Digests = None,
+    no_bytes: Annotated[bool, typer.Option("--no-bytes", help="Compare names and sizes; read no object.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch good copies, or make room for them.")] = False,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="With --repair: a store that has good copies.")
+    ] = None,
+    store: At = None,
+    json: AsJson = False,
+) -> int:
+    """Hash every object and check every record. Exit code 1 when something is wrong."""
+    from cairn.errors import StoreError
+    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.catalogue import full_digests
+    from cairn.lineage.repair import Sources, workspace_of
+    from cairn.lineage.repair import repair as mend
+    from cairn.lineage.store import Store
+    from cairn.lineage.verification import verify as look
+
+    if source and not repair:
+        raise StoreError("--from names where good copies are fetched from: it goes with --repair")
+    at = _store(store)
+    report, known = look(at, trusted_keys(), full_digests(at, digests or ()), with_bytes=not no_bytes)
+    if repair and report.faults:
+        copies = [Store(url) for url in (*at.mirrors, *([source] if source else []))]
+        report.faults = mend(at, report, known, Sources(tuple(copies), workspace_of(Path())))
+    if json:
+        print_json({"store": at.url, **asdict(report), "wrong": len(report.wrong)})
+    else:
+        _print_report(at, report, no_bytes)
+    return 1 if report.wrong else 0
+
+
+@app.command("gc")
+def gc(
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="Minimum age, such as 36h or 7d.")
+    ] = "7d",
+    git: Annotated[
+        list[Path] | None,
+        typer.Option("--git", help="A Git repository whose refs count; may be given again. Default: this project's."),
+    ] = None,
+    no_git: Annotated[bool, typer.Option("--no-git", help="No Git ref names anything in this store.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it. Without, it is only shown.")] = False,
+    store: At = None,
+    json: AsJson = False,
+) -> None:
+    """Show, or remove, the bytes that no run, model or Git ref needs, nor anything that was made from them."""
+    import time
+
+    from cairn.errors import StoreError
+    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.catalogue import catalogue
+    from cairn.lineage.collection import Repositories, collect, plan
+
+    if git and no_git:
+        raise StoreError("--git and --no-git: only one of them can be meant")
+    at, age = _store(store), _age(older_than)
+    where = Repositories((), (Path(),)) if no_git else Repositories(tuple(git or [Path()]), ())
+    if not age:
+        print(
+            "warning: of what a run is writing now, all may be removed: nobody should be using this store",
+            file=sys.stderr,
+        )
+    found = collect(at, where, age) if delete else plan(at, where, age, time.time())
+    items = {item.digest: item for item in catalogue(at, trusted_keys(), [one.digest for one in found.artifacts]).items}
+    if json:
+        print_json(_plan_json(at, found, items, delete))
+        return
+    _print_plan(found, items, delete)
+
+
+@app.command("cp")
+def cp(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The store to copy to.")],
+    digests: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIGEST]...", help="Artifacts, or how they begin.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="The store to copy from. Default: the project's.")
+    ] = None,
+    ancestors: Annotated[
+        bool, typer.Option("--ancestors", help="All that led to them too: what an audit walks back to.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every artifact, run record and model pointer.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    json: AsJson = False,
+) -> int:
+    """Copy artifacts with their attestations and signatures to another store. Started again, it goes on."""
+    from cairn.errors import StoreError
+    from cairn.lineage.catalogue import full_digests
+    from cairn.lineage.copying import chosen, copy
+    from cairn.lineage.store import Store
+
+    if not digests and not everything:
+        raise StoreError("nothing to copy: name digests (`cairn store ls` shows them), or say --all")
+    at, target = _store(source), Store(to)
+    wanted = chosen(at, full_digests(at, digests or ()), ancestors, everything)
+    copied = copy(at, target, wanted, everything, dry_run)
+    if json:
+        print_json({"from": at.url, "to": to, "dry_run": dry_run, **asdict(copied)})
+    else:
+        _print_copied(copied, to, dry_run)
+    return 1 if copied.lacking else 0
+
+
+def _store(url: str | None) -> "Store":
+    from dataclasses import replace
+
+    from cairn.lineage.store import Store
+
+    found = Store.default()
+    found = found if url is None else replace(found, url=url)
+    found.check() if "://" in found.url or Path(found.url).exists() else _no_store(found.url)
+    return found
+
+
+def _no_store(url: str) -> None:
+    from cairn.errors import StoreError
+
+    raise StoreError(f"{url}: no such store: `cairn run` makes one, and --store names another")
+
+
+def _list_runs(at: "Store", json: bool) -> None:
+    from cairn.lineage.catalogue import runs
+
+    found = runs(at)
+    if json:
+        print_json([asdict(run) for run in found])
+        return
+    rows = table("run", "when", "stages", "made")
+    for run in found:
+        stages = ", ".join(f"{stage} {outcome}" for stage, outcome in run.stages.items())
+        rows.add_row(run.name, run.when, stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items()))
+    if found:
+        show(rows)
+    print(f"{len(found):,} runs in {at.url}")
+
+
+def _list_models(at: "Store", json: bool) -> None:
+    from cairn.lineage.catalogue import models
+
+    found = models(at)
+    if json:
+        print_json({name: {"version": version, "digests": digests} for name, (version, digests) in found.items()})
+        return
+    rows = table("model", "version>", "points to")
+    for name, (version, digests) in found.items():
+        rows.add_row(name, str(version), ", ".join(map(short, digests)) or "nothing that can be read")
+    if found:
+        show(rows)
+    print(f"{len(found):,} models in {at.url}")
+
+
+def _catalogue_json(at: "Store", found: "Catalogue") -> dict[str, Any]:
+    items = [{**asdict(item), "artifact": None, "whole": item.is_whole} for item in found.items]
+    for item in items:
+        del item["artifact"]
+    return {"store": at.url, **{name: getattr(found, name) for name in TOTALS}, "artifacts": items}
+
+
+TOTALS = ("objects", "bytes", "unpinned", "unpinned_bytes", "faults")
+
+
+def _here(item: "Item") -> str:
+    if item.is_whole:
+        return "yes"
+    return f"{item.missing:,} of {item.objects:,} objects missing" if item.missing < item.objects else "no"
+
+
+def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:
+    for fault in report.faults:
+        print(f"{'mended' if fault.repaired else 'WRONG'}: {fault.key}: {fault.said}")
+        print(f"    {fault.repaired or fault.way_out}")
+    records = report.records
+    read = "not read" if no_bytes else f"{_bytes(report.read)} read"
+    print(f"{at.url}: {report.objects:,} objects, {read}; {report.unpinned:,} of them named by no pin")
+    print(f"artifacts: {report.whole:,} whole, {report.partly:,} in part, {report.elsewhere:,} pinned and not here")
+    print(
+        f"attestations: {records.trusted:,} by trusted keys, {records.untrusted:,} by others; {records.signposts:,} "
+        f"signposts, {records.runs:,} records of runs, {records.models:,} models, {records.signatures:,} signatures"
+    )
+    rest = {"left behind by killed uploads": report.leftovers, "none of ours": report.strangers}
+    rest["in quarantine"] = report.quarantined
+    if any(rest.values()):
+        print("; ".join(f"{count:,} {what}" for what, count in rest.items() if count))
+    for note in report.notes:
+        print(f"note: {note}")
+    mended = len(report.faults) - len(report.wrong)
+    print(
+        f"{len(report.wrong):,} faults" + (f", {mended:,} mended" if mended else "") if report.faults else "all is well"
+    )
+
+
+def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:
+    from cairn.progress import duration
+
+    if found.artifacts:
+        rows = table("digest", "what", "made", "pinned>", "frees>", "why")
+        for one in found.artifacts[:SHOWN]:
+            item = items.get(one.digest)
+            rows.add_row(
+                short(one.digest),
+                (item.name or item.artifact.members[0].path) if item else "",
+                item.when if item else "",
+                f"{duration(one.age)} ago",
+                _bytes(one.frees),
+                "no run, model or Git ref names it, or what was made from it",
+            )
+        show(rows)
+        _tell_more(len(found.artifacts), "artifacts")
+    if found.unpinned:
+        size = sum(entry.size for entry in found.unpinned)
+        print(f"{len(found.unpinned):,} objects that no pin and no lock file names: {_bytes(size)}")
+    if found.leftovers:
+        print(f"{len(found.leftovers):,} left behind by killed uploads")
+    counts = Counter(root.by for root in found.roots)
+    named = ", ".join(f"{count:,} times by {kind}" for kind, count in counts.items()) or "by nothing"
+    print(f"kept: {found.kept:,} objects, {_bytes(found.kept_bytes)}, named {named}; {found.young:,} too young to go")
+    going = len(found.objects) + len(found.leftovers)
+    if delete:
+        print(f"removed: {going:,} objects, {_bytes(found.bytes)}")
+    elif going:
+        print(f"would be removed: {going:,} objects, {_bytes(found.bytes)}; --delete removes them")
+    else:
+        print("nothing to remove")
+
+
+def _plan_json(at: "Store", found: "Plan", items: "dict[str, Item]", delete: bool) -> dict[str, Any]:
+    artifacts = []
+    for one in found.artifacts:
+        item = items.get(one.digest)
+        artifacts.append({**asdict(one), "name": item.name if item else "", "when": item.when if item else ""})
+    return {
+        "store": at.url,
+        "deleted": delete,
+        "bytes": found.bytes,
+        "artifacts": artifacts,
+        "objects": [entry.key for entry in found.objects],
+        "unpinned": [entry.key for entry in found.unpinned],
+        "leftovers": [entry.key for entry in found.leftovers],
+        "kept": found.kept,
+        "kept_bytes": found.kept_bytes,
+        "young": found.young,
+        "roots": [asdict(root) for root in found.roots],
+    }
+
+
+def _print_copied(copied: "Copied", to: str, dry_run: bool) -> None:
+    sent = "would be sent" if dry_run else "sent"
+    print(
+        f"{len(copied.artifacts):,} artifacts to {to}: {copied.objects:,} objects {sent}, {_bytes(copied.sent)}; "
+        f"{copied.there:,} were there" + ("" if dry_run else f"; {copied.records:,} records")
+    )
+    for digest, paths in copied.lacking.items():
+        which = paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+        print(f"not to be had: {which} of {short(digest)}: its pin and attestations were copied alone")
+
+
+def _tell_more(count: int, what: str) -> None:
+    if count > SHOWN:
+        print(f"  and {count - SHOWN:,} more {what}; --json has all")
+
+
+def _age(text: str) -> float:
+    """Seconds. Raises StoreError when it is no age."""
+    from cairn.errors import StoreError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])|0", text)
+    if not found:
+        raise StoreError(
+            f"--older-than {text!r}: is no age: write one such as 36h or 7d (m, h, d and w are understood)"
+        )
+    return float(found[1]) * UNITS[found[2]] if found[1] else 0.0
+
+
+def _bytes(count: int) -> str:
+    """`1536` as `1.5 kB`, in powers of 1,000."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 999.5 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

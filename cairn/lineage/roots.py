@@ -1,0 +1,194 @@
+"""What a store must keep: the artifacts that runs and model pointers name, what is young, and all that led to them.
+
+A root that cannot be read is an error and never an empty one: what is not known to be garbage is kept. An attestation
+that nobody trusted signed keeps its inputs alive all the same; that costs bytes, and the reverse would cost proofs.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cairn.errors import AttestationError, StoreError, one_line
+from cairn.lineage.artifact import Artifact
+from cairn.lineage.attestation import made
+from cairn.lineage.contents import Contents, Entry, in_parallel
+from cairn.lineage.store import Store
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_NAMED = re.compile('"([0-9a-f]{64})"')
+_POINTER = re.compile(r"models/(.+)/current/(\d+)")
+LOCK = "sources.lock.json"
+
+
+@dataclass(frozen=True)
+class Root:
+    """Something that must be kept."""
+
+    name: str
+    """The digest of an artifact, or the address that `dvc.lock` has for it."""
+    kind: Literal["sha256", "md5"]
+    why: str
+    """Who names it."""
+    by: Literal["runs", "models", "lock files", "young pins"]
+    """What kind of thing that is."""
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A pin as it lies in a store."""
+
+    digest: str
+    """What it is named after."""
+    key: str
+    artifact: Artifact | None
+    """None when it does not describe an artifact of this digest."""
+    fault: str
+    """What is wrong with it; empty when nothing is."""
+    modified: float
+    """When it was last written: seconds since 1970, by the store's clock."""
+
+
+def pins(store: Store) -> Iterator[Pinned]:
+    """Every pin of a store, sound or not."""
+
+    def read(entry: Entry) -> Pinned | None:
+        name = entry.key.removeprefix("pins/")
+        digest = name.removesuffix(".json")
+        if not _SHA256.fullmatch(digest) or name == digest:
+            return Pinned(digest, entry.key, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
+        try:
+            artifact = store.pin(digest)
+        except StoreError as error:
+            return Pinned(digest, entry.key, None, str(error), entry.modified)
+        return Pinned(digest, entry.key, artifact, "", entry.modified) if artifact else None  # gone since it was listed
+
+    entries = (entry for entry in Contents(store.url).walk("pins") if not entry.is_leftover)
+    yield from filter(None, in_parallel(read, entries))
+
+
+def run_records(store: Store) -> dict[str, dict[str, Any]]:
+    """Every record of what a run did, by its key; empty where it is no record."""
+    found = {}
+    for entry in sorted(Contents(store.url).walk("runs"), key=lambda one: one.key):
+        if not entry.is_leftover:
+            said = _parsed(store.read(entry.key) or b"")
+            found[entry.key] = said if isinstance(said, dict) else {}
+    return found
+
+
+def pointers(store: Store) -> dict[str, tuple[int, Any]]:
+    """Every `current` of a model: its version and its value, None where the record cannot be read."""
+    newest: dict[str, int] = {}
+    for entry in Contents(store.url).walk("models"):
+        if found := _POINTER.fullmatch(entry.key):
+            newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
+    return {
+        name: (version, _parsed(store.read(f"models/{name}/current/{version:08d}") or b""))
+        for name, version in sorted(newest.items())
+    }
+
+
+def store_roots(store: Store) -> Iterator[Root]:
+    """What the runs and the model pointers of a store name. Raises StoreError when one of them cannot be read."""
+    for key, record in run_records(store).items():
+        if not record:
+            raise StoreError(f"{store.url}/{key}: cannot be read, and it may name what is needed: mend or remove it")
+        run = key.split("/")[1].removesuffix(".json")
+        named = digests_in({part: said for part, said in record.items() if part != "key"})  # a stage key is no artifact
+        yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in sorted(named))
+    for name, (version, value) in pointers(store).items():
+        named = digests_in(value)
+        if not named:
+            key = f"models/{name}/current/{version:08d}"
+            raise StoreError(f"{store.url}/{key}: names no artifact: mend or remove it")
+        yield from (Root(digest, "sha256", f"model {name}", "models") for digest in sorted(named))
+
+
+def lead_to(store: Store, wanted: Iterable[str], held: Collection[str]) -> dict[str, str]:
+    """Everything that led to the artifacts `wanted`, along attestations: digest to the artifact that needs it.
+
+    Args:
+        held: the digests that count; a statement names many things that are no artifacts.
+
+    Raises StoreError when an attestation on the way cannot be read.
+    """
+    found: dict[str, str] = {}
+    done = set(wanted)
+    level = sorted(done)
+    while level:
+        following = []
+        for digest, named in zip(level, in_parallel(lambda one: _made_from(store, one, held), level), strict=True):
+            for one in sorted(named - done):
+                done.add(one)
+                found[one] = digest
+                following.append(one)
+        level = following
+    return found
+
+
+def statement_of(envelope: bytes) -> Mapping[str, Any]:
+    """What an attestation says, whoever signed it. Raises AttestationError when it says nothing."""
+    try:
+        said = json.loads(base64.b64decode(json.loads(envelope)["payload"], validate=True))
+        if not isinstance(said["subject"], list) or not isinstance(said["predicate"], dict):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
+        raise AttestationError("holds no in-toto statement") from None
+    return said  # type: ignore[no-any-return]
+
+
+def digests_in(value: Any) -> set[str]:
+    """Every sha256 that stands anywhere in a JSON value."""
+    return set(_NAMED.findall(json.dumps(value)))
+
+
+def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
+    named: set[str] = set()
+    for identifier, envelope in made(store, digest):
+        try:
+            # The subjects are left out: what was made beside an artifact did not lead to it.
+            named |= digests_in(statement_of(envelope)["predicate"])
+        except AttestationError as error:
+            where = f"{store.url}/attestations/{digest}/{identifier}.json"
+            raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
+    named |= _tree_of(store, digest) if digest in held else set()
+    return {one for one in named if one in held and one != digest}
+
+
+def _tree_of(store: Store, digest: str) -> set[str]:
+    """The tree of copied objects, if the artifact is a lock file of sources."""
+    artifact = store.pin(digest)
+    if artifact is None or artifact.is_directory or artifact.members[0].path != LOCK:
+        return set()
+    if store.locate(artifact.members[0]) is None:
+        return set()
+    data = store.read_member(digest, LOCK)
+    try:
+        return {tree_in(data)} - {""}
+    except ValueError as error:
+        raise StoreError(f"{store.url}: {LOCK} {digest}: {one_line(error)}") from None
+
+
+def tree_in(data: bytes) -> str:
+    """The digest of the tree of copied objects that a lock file of sources names; empty when it names none.
+
+    Raises ValueError when the bytes are no such file.
+    """
+    try:
+        tree = json.loads(data)["tree"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("is not a lock file of sources") from None
+    if tree is not None and not (isinstance(tree, str) and _SHA256.fullmatch(tree)):
+        raise ValueError("names a tree that is no digest")
+    return tree or ""
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,284 @@
+"""Verification of a store: every object against its address and its pins, every `.dir` object against its files.
+
+Each object is read once, whatever names it, and hashed with md5 (its address) and, where a pin names it, sha256 (its
+identity). Bytes go by in constant memory; what is remembered is one line for each object. A listing may be stale and an
+object may go while others are read, so nothing is called missing before it was asked for by name.
+
+That an artifact is pinned and not here is no fault: pins outlive what collections remove, and a project pins what only
+its DVC cache holds. A fault is what keeps others from what they need: bytes that are not what they are called, and a
+`.dir` object without its files, which DVC takes for the proof that all was sent.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cairn.errors import StoreError
+from cairn.lineage.artifact import Artifact, Member
+from cairn.lineage.collecting import going_on
+from cairn.lineage.contents import (
+    Contents,
+    addresses,
+    in_parallel,
+    key_of,
+    listed_members,
+    listing,
+    top_address,
+)
+from cairn.lineage.records import Records, fault_of_pin, verify_records
+from cairn.lineage.roots import digests_in, pins, pointers
+from cairn.lineage.store import Store
+from cairn.progress import progress
+
+REPAIR = "`cairn store verify --repair` fetches a good copy, or makes room for one"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong in a store."""
+
+    key: str
+    """Where."""
+    said: str
+    """What is wrong, and what that means."""
+    way_out: str
+    repaired: str = ""
+    """What was done about it; empty when it is still wrong."""
+    address: str = ""
+    """Of the object that is damaged or missing, or of the `.dir` object whose files are."""
+    missing: tuple[str, ...] = ()
+    """Addresses of the files that a `.dir` object names and that are not there."""
+    damaged: bool = False
+    """Whether what lies at the address is not what belongs there."""
+
+
+@dataclass
+class Report:
+    """What was looked at, and what was found."""
+
+    faults: list[Fault] = field(default_factory=list)
+    objects: int = 0
+    read: int = 0
+    """Bytes that were hashed."""
+    whole: int = 0
+    """Pinned artifacts of which every object is here."""
+    partly: int = 0
+    elsewhere: int = 0
+    """Pinned artifacts of which nothing is here."""
+    unpinned: int = 0
+    """Objects that no pin names."""
+    leftovers: int = 0
+    """What killed uploads left behind."""
+    strangers: int = 0
+    """Things in the store that are none of Cairn's or DVC's."""
+    quarantined: int = 0
+    records: Records = field(default_factory=Records)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know though it is no fault."""
+
+    @property
+    def wrong(self) -> list[Fault]:
+        """The faults that were not repaired."""
+        return [fault for fault in self.faults if not fault.repaired]
+
+
+@dataclass
+class Known:
+    """What is in a store, and what pins say should be."""
+
+    there: dict[str, int] = field(default_factory=dict)
+    """Address to size of every object."""
+    wanted: dict[str, tuple[Member, ...]] = field(default_factory=dict)
+    """Address to what pins say of it: more than one only where two files have the same md5."""
+    directories: dict[str, Artifact] = field(default_factory=dict)
+    """Address of a `.dir` object to the artifact that it lists."""
+    pinned: dict[str, Artifact] = field(default_factory=dict)
+
+    def add(self, artifact: Artifact) -> None:
+        """Take up what a pin says."""
+        self.pinned[artifact.digest] = artifact
+        if artifact.is_directory:
+            data, top = listing(artifact), top_address(artifact)
+            self.directories[top] = artifact
+            self._want(Member("", hashlib.sha256(data).hexdigest(), top, len(data)))
+        for member in artifact.members:
+            self._want(member)
+
+    def _want(self, member: Member) -> None:
+        before = self.wanted.get(member.md5, ())
+        if not any((one.sha256, one.size) == (member.sha256, member.size) for one in before):
+            self.wanted[member.md5] = (*before, member)
+
+
+def verify(
+    store: Store,
+    keys: Mapping[str, ec.EllipticCurvePublicKey],
+    digests: Collection[str] = (),
+    with_bytes: bool = True,
+) -> tuple[Report, Known]:
+    """Look at all that a store holds, or at what the artifacts of some digests need.
+
+    Args:
+        keys: whose signatures count.
+        digests: of the artifacts that are looked at, and that must be here; none is everything.
+        with_bytes: read the objects. Without, only names and sizes are compared.
+
+    Raises StoreError when the store cannot be reached, or a digest was never pinned.
+    """
+    report, known = Report(), Known()
+    contents = Contents(store.url)
+    for one in pins(store):
+        if digests and one.digest not in digests:
+            continue
+        fault = one.fault or fault_of_pin(store, one)
+        if fault:
+            way_out = "`--repair` writes it again, from itself or from another store (`--from URL`); or remove it"
+            report.faults.append(Fault(one.key, fault, way_out))
+        if one.artifact is not None:
+            known.add(one.artifact)
+    if unknown := set(digests) - known.pinned.keys() - {f.key[5:-5] for f in report.faults}:
+        raise StoreError(f"{store.url}: holds no pin for {', '.join(sorted(unknown))}")
+    _list(contents, known, report, only=set(known.wanted) if digests else None)
+    if with_bytes:
+        _read(contents, known, report)
+    else:
+        _compare_sizes(contents, known, report)
+    report.faults += broken_listings(contents, known, everything=not digests)
+    report.faults += _not_here(store, known, digests, report)
+    report.records = verify_records(store, keys, digests, set(known.pinned))
+    report.faults += [Fault(key, said, way_out) for key, said, way_out in report.records.faults]
+    if not digests:
+        if marker := going_on(store):
+            report.notes.append(marker)
+        report.quarantined = sum(1 for _ in contents.walk("quarantine"))
+        report.leftovers += sum(1 for _ in contents.walk("tmp"))
+    return report, known
+
+
+def broken_listings(contents: Contents, known: Known, everything: bool = True) -> list[Fault]:
+    """`.dir` objects that stand there without some of their files: DVC pushes nothing more, and cannot pull."""
+    faults = []
+    for address in sorted(address for address in known.there if address.endswith(".dir")):
+        artifact = known.directories.get(address)
+        if artifact is not None:
+            files = [(member.path, member.md5) for member in artifact.members]
+        elif everything:
+            try:
+                files = listed_members(contents.read(key_of(address)))
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                said = f"the `.dir` object {error}"
+                faults.append(Fault(key_of(address), said, REPAIR, address=address, damaged=True))
+                continue
+        else:
+            continue
+        missing = {md5: path for path, md5 in files if not _is_there(contents, known, md5)}
+        if missing and _is_there(contents, known, address, again=True):
+            paths = sorted(missing.values())
+            which = f"{paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+            owner = f"artifact {artifact.digest}" if artifact else "a directory that no pin names"
+            said = f"{owner}: {which} missing, but the `.dir` object is there, so `dvc push` takes it for sent"
+            faults.append(Fault(key_of(address), said, REPAIR, address=address, missing=tuple(sorted(missing))))
+    return faults
+
+
+def _list(contents: Contents, known: Known, report: Report, only: set[str] | None) -> None:
+    for entry in contents.objects():
+        address = entry.address
+        if address is not None and (only is None or address in only):
+            known.there[address] = entry.size
+        elif only is None:
+            report.leftovers += entry.is_leftover
+            report.strangers += not entry.is_leftover and address is None
+    report.objects = len(known.there)
+    report.unpinned = sum(address not in known.wanted for address in known.there)
+
+
+def _read(contents: Contents, known: Known, report: Report) -> None:
+    """Hash every object; those that are gone by now are struck off."""
+    with progress("verifying", sum(known.there.values()), "bytes") as counter:
+        lock = Lock()
+
+        def tell(count: int) -> None:
+            with lock:
+                counter.advance(count)
+
+        def look(address: str) -> tuple[str, tuple[str, str, int] | None]:
+            try:
+                return address, contents.hashed(key_of(address), address in known.wanted, tell)
+            except FileNotFoundError:
+                return address, None
+
+        for address, found in in_parallel(look, sorted(known.there)):
+            if found is None:
+                del known.there[address]
+                continue
+            md5, sha256, size = found
+            known.there[address] = size
+            report.read += size
+            if said := _damage(address, md5, sha256, size, known.wanted.get(address, ())):
+                report.faults.append(Fault(key_of(address), said, REPAIR, address=address, damaged=True))
+
+
+def _damage(address: str, md5: str, sha256: str, size: int, wanted: tuple[Member, ...]) -> str:
+    """What is wrong with the bytes at an address; empty when nothing is."""
+    if md5 != address.removesuffix(".dir"):
+        cut = f", cut short at {size:,} bytes" if wanted and size < wanted[0].size else ""
+        return f"damaged: its bytes have the md5 {md5}{cut}{_owners(wanted)}"
+    for member in wanted:
+        if sha256 != member.sha256:
+            return f"replaced: other bytes of the same md5{_owners((member,))}"
+    return ""
+
+
+def _owners(wanted: tuple[Member, ...]) -> str:
+    return f" (wanted: {wanted[0].path or 'the listing of a directory'}, sha256 {wanted[0].sha256})" if wanted else ""
+
+
+def _compare_sizes(contents: Contents, known: Known, report: Report) -> None:
+    for address, members in known.wanted.items():
+        size = known.there.get(address)
+        if size is None or size == members[0].size:
+            continue
+        entry = contents.entry(key_of(address))
+        if entry is not None and entry.size != members[0].size:
+            said = f"damaged: {entry.size:,} bytes, not {members[0].size:,}{_owners(members)}"
+            report.faults.append(Fault(key_of(address), said, REPAIR, address=address, damaged=True))
+
+
+def _not_here(store: Store, known: Known, digests: Collection[str], report: Report) -> Iterator[Fault]:
+    """Count what is here, and name what must be here and is not: what was asked for, and what models point to."""
+    contents = Contents(store.url)
+    needed = {digest: f"model {name}" for name, (_, value) in pointers(store).items() for digest in digests_in(value)}
+    for digest, artifact in known.pinned.items():
+        wanted = set(addresses(artifact))
+        asked = digest in digests or digest in needed
+        if not asked and wanted.isdisjoint(known.there):
+            report.elsewhere += 1
+            continue
+        missing = [one for one in sorted(wanted) if not _is_there(contents, known, one)]
+        report.whole += not missing
+        report.elsewhere += len(missing) == len(wanted)
+        report.partly += 0 < len(missing) < len(wanted)
+        top = top_address(artifact)
+        if not missing or (artifact.is_directory and top not in missing):
+            continue  # whole, or told of already as a `.dir` object without files
+        lost = [member for member in artifact.members if member.md5 in missing and store.locate(member) is None]
+        if asked and (digest in digests or lost):
+            why = "" if digest in digests else f", and {needed[digest]} points to it"
+            said = f"artifact {digest}: {len(missing)} of {len(wanted)} objects missing{why}"
+            yield Fault(key_of(top), said, REPAIR, address=top, missing=tuple(missing))
+
+
+def _is_there(contents: Contents, known: Known, address: str, again: bool = False) -> bool:
+    """Whether an object is in the store, by the listing or, since that may be stale, by asking for it."""
+    if address in known.there and not again:
+        return True
+    entry = contents.entry(key_of(address))
+    if entry is None:
+        known.there.pop(address, None)
+    return entry is not None
