@@ -22,12 +22,13 @@ from ruamel.yaml.error import YAMLError
 import cairn.recipe
 from cairn import version
 from cairn.errors import ArtifactError, AttestationError, RecipeError, StageError, StoreError, one_line
-from cairn.lineage import attestation, runs
+from cairn.lineage import attestation, runs, signing
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.pins import address, directory_address, directory_listing
 from cairn.lineage.remote import Remote, default_remote
 from cairn.lineage.runs import Ran
-from cairn.lineage.store import TRANSFERS, Store
+from cairn.lineage.store import Store
+from cairn.lineage.transfers import SMALL_AT_ONCE
 from cairn.progress import progress
 from components.recipe import Recipe
 from components.snapshot.lock import parse_lock
@@ -84,7 +85,7 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     for one in ran.values():
         _check_version(run, one, known[one.stage])
     _check_chain(run, ran)
-    with ThreadPoolExecutor(TRANSFERS) as threads:
+    with ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
         list(threads.map(lambda one: _check_attested(run, one, store, keys), ran.values()))
     _check_dag(read, ran)
     text, changed = _recipe(run, ran, read, take_recipe)
@@ -180,7 +181,7 @@ def _check_attested(run: str, ran: Ran, store: Store, keys: Keys) -> None:
     if untrusted:
         raise AttestationError(
             f"run {run}: no key that is trusted here signed how {ran.stage} made {made}: put the public key of the "
-            f"machine that ran it into {attestation.home() / 'trusted'}"
+            f"machine that ran it into {signing.home() / 'trusted'}"
         )
     raise AttestationError(f"run {run}: no attestation says how {ran.stage} made {made}: run the stage again")
 
@@ -259,7 +260,7 @@ def _remote(root: Path, store: Store) -> Store:
 def _check_objects(made: Mapping[str, Artifact], store: Store, remote: Store) -> tuple[Artifact, ...]:
     """Directories that lack nothing but their listing. Raises StoreError when an object is not where DVC looks."""
     wanted = [(name, member) for name, artifact in made.items() if name != "sources" for member in artifact.members]
-    with progress("objects", len(wanted), "objects") as shown, ThreadPoolExecutor(TRANSFERS) as threads:
+    with progress("objects", len(wanted), "objects") as shown, ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
         missing: list[tuple[str, Member]] = []
         for (name, member), found in zip(wanted, threads.map(lambda one: remote.locate(one[1]), wanted), strict=True):
             shown.advance()

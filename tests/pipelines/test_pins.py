@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from cairn.lineage import attestation, runs
+from cairn.lineage import runs, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.store import Store
@@ -116,7 +116,7 @@ def trip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     recipe["pretrain"].update(steps=40, checkpoint_every=20, evaluate_every=20)
     origin.write_recipe(recipe)
     cluster = Cluster.of(origin, root, url)
-    attestation.signing_key()  # the secret that every pod mounts
+    signing.signer()  # the secret that every pod mounts
     run, _ = cluster.run_pipeline((origin.root / "params.yaml").read_text())
     # The person has the code and the recipe, and none of the data.
     shutil.rmtree(origin.root / "text")
