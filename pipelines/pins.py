@@ -22,12 +22,13 @@ from ruamel.yaml.error import YAMLError
 import cairn.recipe
 from cairn import version
 from cairn.errors import ArtifactError, AttestationError, RecipeError, StageError, StoreError, one_line
-from cairn.lineage import attestation, runs
+from cairn.lineage import attestation, runs, signing
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.pins import address, directory_address, directory_listing
 from cairn.lineage.remote import Remote, default_remote
 from cairn.lineage.runs import Ran
-from cairn.lineage.store import TRANSFERS, Store
+from cairn.lineage.store import Store
+from cairn.lineage.transfers import SMALL_AT_ONCE
 from cairn.progress import progress
 from components.recipe import Recipe
 from components.snapshot.lock import parse_lock
@@ -69,6 +70,7 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     """What pins `run` in a project.
 
     Args:
+        run: its name, or the beginning of it where no other run's name begins so.
         keys: who is believed.
         read: reads the project's files, as they are in the folder or at a Git revision.
         root: where `.dvc/config` is.
@@ -78,12 +80,12 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
         CairnError: there is no such run, or something of it is missing, changed, or of another version or recipe.
     """
     store = Store(store.url)  # what a mirror has, nobody else can pull
-    ran = _ran(run, store)
+    run, ran = _ran(run, store)
     known = {stage.name: stage for stage in stages()}
     for one in ran.values():
         _check_version(run, one, known[one.stage])
     _check_chain(run, ran)
-    with ThreadPoolExecutor(TRANSFERS) as threads:
+    with ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
         list(threads.map(lambda one: _check_attested(run, one, store, keys), ran.values()))
     _check_dag(read, ran)
     text, changed = _recipe(run, ran, read, take_recipe)
@@ -112,18 +114,24 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     return Pinned(run, tuple(ran), unfinished, made, lock, changed, files, lost, tuple(warnings))
 
 
-def _ran(run: str, store: Store) -> dict[str, Ran]:
-    """The stages of the run, in the order in which they run."""
+def _ran(run: str, store: Store) -> tuple[str, dict[str, Ran]]:
+    """The run's name, and its stages in the order in which they run."""
     noted = runs.read(store, run)
     if not noted:
         names = runs.names(store)
-        close = difflib.get_close_matches(run, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`cairn pin` lists the runs" if names else "it has no runs"
-        raise StageError(f"run {run}: is not in {store.url}: {hint}")
+        begin = [name for name in names if name.startswith(run)]
+        if len(begin) > 1:
+            raise StageError(f"run {run}: {len(begin)} runs have names that begin so: write more of it")
+        if not begin:
+            close = difflib.get_close_matches(run, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`cairn pin` lists the runs" if names else "it has no runs"
+            raise StageError(f"run {run}: is not in {store.url}: {hint}")
+        run = begin[0]
+        noted = runs.read(store, run)
     unknown = sorted(set(noted) - set(NAMES))
     if unknown:
         raise StageError(f"run {run}: has a stage {unknown[0]}, which this Cairn does not know: update Cairn")
-    return {name: noted[name] for name in NAMES if name in noted}
+    return run, {name: noted[name] for name in NAMES if name in noted}
 
 
 def _check_version(run: str, ran: Ran, stage: Stage) -> None:
@@ -173,7 +181,7 @@ def _check_attested(run: str, ran: Ran, store: Store, keys: Keys) -> None:
     if untrusted:
         raise AttestationError(
             f"run {run}: no key that is trusted here signed how {ran.stage} made {made}: put the public key of the "
-            f"machine that ran it into {attestation.home() / 'trusted'}"
+            f"machine that ran it into {signing.home() / 'trusted'}"
         )
     raise AttestationError(f"run {run}: no attestation says how {ran.stage} made {made}: run the stage again")
 
@@ -252,7 +260,7 @@ def _remote(root: Path, store: Store) -> Store:
 def _check_objects(made: Mapping[str, Artifact], store: Store, remote: Store) -> tuple[Artifact, ...]:
     """Directories that lack nothing but their listing. Raises StoreError when an object is not where DVC looks."""
     wanted = [(name, member) for name, artifact in made.items() if name != "sources" for member in artifact.members]
-    with progress("objects", len(wanted), "objects") as shown, ThreadPoolExecutor(TRANSFERS) as threads:
+    with progress("objects", len(wanted), "objects") as shown, ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
         missing: list[tuple[str, Member]] = []
         for (name, member), found in zip(wanted, threads.map(lambda one: remote.locate(one[1]), wanted), strict=True):
             shown.advance()

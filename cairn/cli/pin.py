@@ -47,7 +47,7 @@ def pin(
 def _here(run: str, store: "Store", commit: bool, message: str | None, recipe: bool, dry_run: bool, json: bool) -> None:
     """Write the files into the folder; commit them when asked."""
     from cairn.errors import GitError
-    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.signing import trusted_keys
     from pipelines.commits import Repository
     from pipelines.pins import pinned
     from pipelines.stages import RECIPE
@@ -84,7 +84,7 @@ def _on_branch(
 ) -> None:
     """Commit the files on a branch that is not checked out."""
     from cairn.errors import GitError
-    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.signing import trusted_keys
     from pipelines.commits import Repository
     from pipelines.pins import pinned
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cairn.errors import GitError
-from cairn.lineage import attestation
+from cairn.lineage import signing
 from cairn.lineage.pins import address, directory_address
 from cairn.lineage.store import Store
 from pipelines.commits import Repository
@@ -171,6 +171,13 @@ def test_a_run_that_goes_on_under_its_name_says_what_it_replaces(project: Projec
 # What does not fit
 
 
+def test_the_beginning_of_a_name_is_enough_where_it_means_one_run(cairn: Cairn, project: Project) -> None:
+    assert json.loads(cairn("pin", "bui", "--json", at=project.root).out)["run"] == "built"
+    shutil.copytree(record(project, "export").parent, record(project, "export").parent.with_name("building"))
+    said = fault(cairn("pin", "bui", at=project.root))
+    assert said == "run bui: 2 runs have names that begin so: write more of it"
+
+
 def test_no_such_run(cairn: Cairn, project: Project) -> None:
     assert fault(cairn("pin", "bilt", at=project.root)).endswith(": did you mean built?")
     assert "is no name for a run" in fault(cairn("pin", "../built", at=project.root))
@@ -224,10 +231,10 @@ def test_another_version_says_which_cairn(cairn: Cairn, project: Project) -> Non
 def test_whoever_trusts_no_key_of_the_cluster_is_told_where_to_put_it(
     cairn: Cairn, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public = attestation.home() / "signing-key.pub.pem"
+    public = signing.home() / "signing-key.pub.pem"
     monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "another"))
     assert str(tmp_path / "another" / "trusted") in fault(cairn("pin", "built", at=project.root))
-    (tmp_path / "another" / "trusted").mkdir()
+    (tmp_path / "another" / "trusted").mkdir(parents=True)
     shutil.copy(public, tmp_path / "another" / "trusted" / "cluster.pem")
     assert cairn("pin", "built", at=project.root).code == 0
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.dependency.param import read_param_file
-from dvc.fs import LocalFileSystem
-from dvc.utils.serialize import modify_yaml
+from dvc.dependency.param import read_param_file  # type: ignore[import-untyped]
+from dvc.fs import LocalFileSystem  # type: ignore[import-untyped]
+from dvc.utils.serialize import modify_yaml  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
 from cairn.errors import ArtifactError
