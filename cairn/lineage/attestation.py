@@ -305,7 +305,7 @@ def made_under(store: Store, stage_key: str) -> Iterator[tuple[str, bytes]]:
         try:
             subject = json.loads(data)["subject"]
         except (ValueError, KeyError, TypeError):
-            raise AttestationError(f"{store.url}/stages/{stage_key}/{name}: cannot be read: remove it") from None
+            raise AttestationError(f"{store}/stages/{stage_key}/{name}: cannot be read: remove it") from None
         envelope = store.read(f"attestations/{subject}/{name}")
         if envelope is not None:
             yield name.removesuffix(".json"), envelope
