@@ -224,7 +224,7 @@ def _open(url: str) -> Store:
 def _pinned(store: Store, digest: str) -> Artifact:
     artifact = store.pin(digest)
     if artifact is None:
-        raise StoreError(f"{store.url}: holds no pin for {digest}")
+        raise StoreError(f"{store}: holds no pin for {digest}")
     return artifact
 
 

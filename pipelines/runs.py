@@ -46,13 +46,13 @@ def named(name: str, scratch: Path) -> Named:
     store = Store.default()
     digest = _by_digest(name, store) or _by_revision(name, store)
     if digest is None:
-        raise ArtifactError(f"{name}: no folder, no digest of scores in {store.url}, and no Git revision")
+        raise ArtifactError(f"{name}: no folder, no digest of scores in {store}, and no Git revision")
     target = scratch / digest
     if not target.exists() and not store.has(digest):
         if digest_of(SCORES) == digest:
             return Named(name, SCORES, digest, store)
         raise ArtifactError(
-            f"{name}: its scores are known, but their bytes are neither in artifacts/ nor in {store.url}: `cairn run` "
+            f"{name}: its scores are known, but their bytes are neither in artifacts/ nor in {store}: `cairn run` "
             "with that recipe makes them again"
         )
     if not target.exists():
@@ -99,7 +99,7 @@ def _by_revision(name: str, store: Store) -> str | None:
     for pin in store.list("pins"):
         if json.loads(store.read(f"pins/{pin}") or b"{}").get("md5") == address:
             return pin.removesuffix(".json")
-    raise ArtifactError(f"{name}: its scores ({address}) are not pinned in {store.url}: `dvc repro` there makes them")
+    raise ArtifactError(f"{name}: its scores ({address}) are not pinned in {store}: `dvc repro` there makes them")
 
 
 def _git(*arguments: str) -> str | None:

@@ -109,10 +109,8 @@ def store() -> Finding:
     if "://" not in opened.url and not os.path.lexists(opened.url):
         # To look must not leave a store where there may not even be a project.
         if not _writable(Path(opened.url)):
-            return found(
-                "fail", f"{opened.url}: is not there and cannot be made", "set CAIRN_STORE to a folder of yours"
-            )
-        return found("ok", f"none yet: the first run makes {opened.url}")
+            return found("fail", f"{opened}: is not there and cannot be made", "set CAIRN_STORE to a folder of yours")
+        return found("ok", f"none yet: the first run makes {opened}")
     said: list[str] = []
     # A store that cannot be reached may be tried for minutes; nobody waits for that, and a daemon ends with us.
     probe = threading.Thread(target=lambda: said.append(_probe(opened)), daemon=True)
@@ -120,24 +118,25 @@ def store() -> Finding:
     probe.join(PATIENCE)
     fix = "look at CAIRN_STORE, the network, and the credentials in the environment"
     if not said:
-        return found("fail", f"{opened.url}: no answer in {PATIENCE:.0f} s", fix)
+        return found("fail", f"{opened}: no answer in {PATIENCE:.0f} s", fix)
     if said[0]:
-        return found("fail", f"{opened.url}: {said[0]}", fix)
-    return found("ok", f"{opened.url}: a record was written, read back and removed")
+        return found("fail", f"{opened}: {said[0]}", fix)
+    return found("ok", f"{opened}: a record was written, read back and removed")
 
 
 def remote() -> Finding:
     """Whether DVC and Cairn mean the same store."""
+    from cairn.lineage.filesystem import shown
     from cairn.lineage.remote import default_remote
     from cairn.lineage.store import Store
 
     there, used = default_remote(Path()), Store.default()
     found = partial(Finding, "dvc remote")
     if there is None:
-        fix = f"`dvc remote add --default store {used.url}`"
+        fix = f"`dvc remote add --default store {used}`"
         return found("warn", "none is the default: `dvc push` has nowhere to go", fix)
     if os.path.normpath(there.url) != os.path.normpath(used.url):
-        said = f"{there.name} is {there.url}, but the store is {used.url}: bytes and attestations lie apart"
+        said = f"{there.name} is {shown(there.url)}, but the store is {used}: bytes and attestations lie apart"
         return found("warn", said, "unset CAIRN_STORE, or make that URL the default remote")
     if not there.verify:
         fix = f"`dvc remote modify {there.name} verify true`"

@@ -296,7 +296,7 @@ def made_under(store: Store, stage_key: str) -> Iterator[tuple[str, bytes]]:
             if not re.fullmatch("[0-9a-f]{64}", subject):  # it is made part of a path
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise AttestationError(f"{store.url}/stages/{stage_key}/{name}: cannot be read: remove it") from None
+            raise AttestationError(f"{store}/stages/{stage_key}/{name}: cannot be read: remove it") from None
         envelope = store.read(f"attestations/{subject}/{name}")
         if envelope is not None:
             yield name.removesuffix(".json"), envelope

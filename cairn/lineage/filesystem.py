@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -132,5 +133,6 @@ def _reason(url: str, error: BaseException) -> str:
     text = shown(one_line(error)) or type(error).__name__
     for held in _CREDENTIALS.findall(url):
         for secret in (held[:-1], held[:-1].partition(":")[2]):
-            text = text.replace(secret, "…") if secret else text
+            for spelt in filter(None, (secret, unquote(secret))):
+                text = text.replace(spelt, "…")
     return text

@@ -7,11 +7,14 @@ once more and must be the same. A stream, which can be read only once, goes to `
 
 import hashlib
 import os
+import threading
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import fsspec
@@ -38,6 +41,8 @@ from cairn.lineage.transfers import side_by_side
 PART = 32 << 20
 """Bytes of one part of an upload. An upload may have 10,000 parts: of what is larger, the parts are."""
 SYNCS = 16  # at once: a journal takes many in one go
+FLUSHED = 64 << 20
+"""Bytes after which the disk is told to begin."""
 
 
 def send(url: str, files: list[File], verify: bool, meter: Meter) -> list[Member]:
@@ -71,7 +76,7 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     _, path = open_url(url, temporary)
     try:
         with reaching(url):
-            hashes = _write_object(filesystem, path, source, 0, md5=True, accept=lambda _: True)
+            hashes = _write_object(filesystem, path, source, 0)
         member = _member(name, hashes)
         _move(url, filesystem, path, open_url(url, address(member.md5))[1])
         _check_size(url, filesystem, member, name)
@@ -100,7 +105,7 @@ class _Folder:
 
     def _keep(self, file: File, meter: Meter) -> Member:
         go_on()
-        with open(file.path, "rb", buffering=0) as source:
+        with _source(file.path) as source:
             if file.size >= LARGE:
                 with reaching(self.url):
                     return self.write(file.name, source, meter)
@@ -119,10 +124,8 @@ class _Folder:
     def write(self, name: str, source: Readable, meter: Meter) -> Member:
         """Write a stream aside while it is hashed, and move it to its address."""
         with self._aside() as aside:
-            with open(aside.path, "wb", buffering=0) as copy:
-                hashes = hash_while(source, lambda buffer: _write_all(copy, buffer), meter=meter)
-                # Not left for later: the disk works while the next file is hashed.
-                os.fsync(copy.fileno())
+            with open(aside.path, "wb", buffering=0) as copy, _flushed(copy) as write:
+                hashes = hash_while(source, write, meter=meter)
             member = _member(name, hashes)
             final = self.root / address(member.md5)
             aside.move(final)
@@ -134,6 +137,7 @@ class _Folder:
         with reaching(self.url):
             on_threads(SYNCS, _sync, self.written)
             on_threads(SYNCS, _sync, sorted({path.parent for path in self.written}))
+            on_threads(SYNCS, _sync, sorted({path.parent.parent for path in self.written}))
         self.written.clear()
 
     def _aside(self) -> "_Aside":
@@ -173,7 +177,8 @@ class _Uploads:
     def send(self, file: File) -> Member:
         """Send a file unless its object is there."""
         if file.size < LARGE:
-            data = file.path.read_bytes()
+            with _source(file.path) as source:
+                data = source.readall()
             member = _member(file.name, _hashes(data))
             if not self._there(member):
                 path = self._path(member)
@@ -199,14 +204,24 @@ class _Uploads:
             return (hashes.sha256, hashes.size) == (member.sha256, member.size)
 
         def once() -> None:
-            with open(source, "rb", buffering=0) as file:
-                hashes = _write_object(self.filesystem, path, file, member.size, md5=False, accept=same)
+            sent = 0
+
+            def meter(amount: int) -> None:
+                nonlocal sent
+                sent += amount
+                self.meter(amount)
+
+            try:
+                with _source(source) as file:
+                    hashes = _write_object(self.filesystem, path, file, member.size, accept=same, meter=meter)
+            except BaseException:
+                self.meter(-sent)  # what is sent again counts once
+                raise
             if not same(hashes):
                 raise StoreError(f"{source}: was changed while it was sent to {shown(self.url)}: send it again")
 
         try:
             attempt(self.url, once)
-            self.meter(member.size)
             if not direct:
                 _move(self.url, self.filesystem, path, final)
         finally:
@@ -229,14 +244,18 @@ def _write_object(
     source: Readable,
     size: int,
     *,
-    md5: bool,
-    accept: Callable[[Hashes], bool],
+    accept: Callable[[Hashes], bool] | None = None,
+    meter: Meter | None = None,
 ) -> Hashes:
-    """Write a stream as an object. It appears when it is whole and `accept` takes it, else not at all."""
+    """Write a stream as an object. It appears when it is whole and `accept` takes it, else not at all.
+
+    Args:
+        accept: it knows the md5, so that is not taken. Without it the stream is taken for what it is, and its md5 is.
+    """
     target: Any = filesystem.open(path, "wb", block_size=max(PART, size // 9000))
     try:
-        hashes = hash_while(source, lambda buffer: target.write(bytes(buffer)), md5=md5)
-        accepted = accept(hashes)
+        hashes = hash_while(source, lambda buffer: target.write(bytes(buffer)), md5=accept is None, meter=meter)
+        accepted = accept is None or accept(hashes)
     except BaseException:
         _abandon(target)
         raise
@@ -287,9 +306,49 @@ def _holds_already(path: Path, data: bytes) -> bool:
         return False
 
 
-def _write_all(file: Any, buffer: memoryview) -> None:
-    while buffer:  # a raw file may take less than it is given
-        buffer = buffer[file.write(buffer) :]
+@contextmanager
+def _source(path: Path) -> Iterator[FileIO]:
+    """A file of the artifact, to read."""
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError:
+        raise StoreError(f"{path}: was removed while it was stored: store it again") from None
+    with file:
+        yield file
+
+
+@contextmanager
+def _flushed(file: FileIO) -> Iterator[Callable[[memoryview], None]]:
+    """What writes to a file that is on the disk when the block ends.
+
+    The disk is kept at work meanwhile by a thread of its own: left alone, a system with much memory would begin when
+    everything has been hashed and written.
+    """
+    pieces: SimpleQueue[bool] = SimpleQueue()
+    unflushed = 0
+
+    def flush() -> None:
+        while pieces.get():
+            with suppress(OSError):  # what the disk refused, the last fsync says
+                os.fdatasync(file.fileno())
+
+    def write(buffer: memoryview) -> None:
+        nonlocal unflushed
+        unflushed += len(buffer)
+        while buffer:  # a raw file may take less than it is given
+            buffer = buffer[file.write(buffer) :]
+        if unflushed >= FLUSHED and pieces.empty():
+            unflushed = 0
+            pieces.put(True)
+
+    flusher = threading.Thread(target=flush, daemon=True)
+    flusher.start()
+    try:
+        yield write
+    finally:
+        pieces.put(False)
+        flusher.join()
+    os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The content-addressed store, on any fsspec URL, in the layout of a DVC remote.
 
     files/md5/ab/cdef…       bytes; the listing of a directory ends in `.dir` and is written last
+    tmp/…                    what is on its way to its address; what a kill leaves there, the collection sweeps
     pins/<sha256>.json       what an artifact holds and where its bytes lie: the only map from sha256 to md5
     attestations/<sha256>/…  signed statements about the artifact of that digest
     stages/<stage key>/…     which attestations were made under that key

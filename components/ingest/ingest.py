@@ -255,7 +255,7 @@ def members_of(store: Store, tree: str | None, sources: Path) -> dict[str, Membe
     artifact = store.pin(tree)
     if artifact is None:
         raise SourceError(
-            f"{sources}: the store {store.url} does not hold its objects: point CAIRN_STORE to the one that does, or "
+            f"{sources}: the store {store} does not hold its objects: point CAIRN_STORE to the one that does, or "
             "run `cairn snapshot`"
         )
     return {member.path: member for member in artifact.members}

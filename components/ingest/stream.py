@@ -16,6 +16,7 @@ import zstandard
 
 from cairn.errors import SourceError, StoreError, one_line
 from cairn.lineage.artifact import Member
+from cairn.lineage.filesystem import shown
 from cairn.lineage.store import Store
 from components.snapshot.lock import LockedObject
 from components.snapshot.objects import open_version
@@ -54,7 +55,7 @@ def opened(locked: LockedObject, member: Member | None, store: Store) -> Iterato
 
 def _verify(hashed: "_Hashed", locked: LockedObject, member: Member | None, store: Store) -> None:
     if hashed.to_the_end() != locked.sha256:
-        place = store.locate(member) if member is not None else f"its version {locked.version}"
+        place = shown(store.locate(member) or str(store)) if member is not None else f"its version {locked.version}"
         raise SourceError(
             f"{locked.uri}: {place} holds other bytes than the lock file names: remove it and run the snapshot stage "
             "again, or take the sources as they are now with `cairn snapshot`"

@@ -97,7 +97,7 @@ def snapshot_pinned(
     if lock.recipe != identity(section.model_dump(mode="json")):
         raise SourceError(f"sources {locked}: is the lock file of another snapshot section: run `cairn snapshot`")
     if lock.tree is not None and not store.has(lock.tree):
-        raise SourceError(f"sources {locked}: the store {store.url} does not hold its objects ({lock.tree})")
+        raise SourceError(f"sources {locked}: the store {store} does not hold its objects ({lock.tree})")
     return Outcome.UP_TO_DATE, {"sources": locked}
 
 
@@ -263,6 +263,6 @@ def _gone(output: Path, standing: Lock, now: Lock, store: Store) -> str:
     changed = sorted(uri for uri in before.keys() | after.keys() if before.get(uri) != after.get(uri))
     which = f"{len(changed)} objects changed since, such as {changed[0]}" if changed else "the sources changed since"
     return (
-        f"{output}: the store {store.url} does not hold its objects ({standing.tree}), and {which}: "
+        f"{output}: the store {store} does not hold its objects ({standing.tree}), and {which}: "
         "point CAIRN_STORE to a store that has them, or take the sources as they are now with `cairn snapshot`"
     )

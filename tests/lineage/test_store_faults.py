@@ -97,7 +97,8 @@ def test_whatever_fails_an_artifact_comes_back_right_or_not_at_all(
 def test_whatever_fails_a_pointer_has_a_value_that_somebody_set(seed: int, rate: float) -> None:
     FaultyFileSystem.reset()
     store = Store(URL)
-    version, known = 0, [None]
+    version = 0
+    known: list[str | None] = [None]
     with faults(seeded(seed, rate)):
         for value in ("first", "second", "third"):
             moved = tried(lambda: store.swap("models/m/current", version, value))  # noqa: B023

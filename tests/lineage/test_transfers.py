@@ -232,7 +232,7 @@ def test_a_put_waits_for_a_collection_and_sends_again_what_it_took(
         if len(waited) == 3:
             Path(store.url, "collecting").unlink()
 
-    monkeypatch.setattr(collecting.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     store.put(tmp_path / "tree")
     assert len(waited) == 3
     assert store.has(artifact.digest)
