@@ -14,10 +14,9 @@ from cairn.errors import ArtifactError
 from cairn.lineage.artifact import CHUNK, Artifact, Member, read_artifact
 from cairn.lineage.contents import Contents, key_of, listing
 from cairn.lineage.store import Store
-from cairn.lineage.verification import Fault, Known, Report, broken_listings
+from cairn.lineage.verification import QUARANTINE, Fault, Known, Report, broken_listings
 from cairn.progress import progress
 
-QUARANTINE = "quarantine"
 PUSH = "`dvc push` from where the files are sends them again"
 
 
@@ -96,7 +95,8 @@ def _told(
     if fault.address in removed:
         said = f"{fault.said}: the `.dir` object was removed"
         return replace(fault, said=said, way_out=f"no good copy is at hand: {PUSH}")
-    return replace(fault, way_out="no good copy is at hand: name a store that has it with --from URL")
+    way_out = f"no good copy is at hand: name a store that has it with --from URL, or {PUSH}"
+    return replace(fault, way_out=way_out)
 
 
 def _fetch(contents: Contents, known: Known, address: str, sources: Sources) -> bool:

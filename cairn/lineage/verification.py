@@ -33,6 +33,7 @@ from cairn.lineage.roots import digests_in, pins, pointers
 from cairn.lineage.store import Store
 from cairn.progress import progress
 
+QUARANTINE = "quarantine"
 REPAIR = "`cairn store verify --repair` fetches a good copy, or makes room for one"
 
 
@@ -153,7 +154,7 @@ def verify(
     if not digests:
         if marker := going_on(store):
             report.notes.append(marker)
-        report.quarantined = sum(1 for _ in contents.walk("quarantine"))
+        report.faults += _in_quarantine(contents, known, report)
         report.leftovers += sum(1 for _ in contents.walk("tmp"))
     return report, known
 
@@ -272,6 +273,20 @@ def _not_here(store: Store, known: Known, digests: Collection[str], report: Repo
             why = "" if digest in digests else f", and {needed[digest]} points to it"
             said = f"artifact {digest}: {len(missing)} of {len(wanted)} objects missing{why}"
             yield Fault(key_of(top), said, REPAIR, address=top, missing=tuple(missing))
+
+
+def _in_quarantine(contents: Contents, known: Known, report: Report) -> Iterator[Fault]:
+    """What was damaged, was taken away, and has not come back since."""
+    told = {fault.address for fault in report.faults}
+    for entry in contents.walk(QUARANTINE):
+        report.quarantined += 1
+        address = entry.key.removeprefix(f"{QUARANTINE}/")
+        wanted = known.wanted.get(address, ())
+        if wanted and address not in told and not _is_there(contents, known, address):
+            said = f"lost: it was damaged and lies in {entry.key} since{_owners(wanted)}"
+            yield Fault(
+                key_of(address), said, f"{REPAIR}; or remove what is in quarantine, if nobody needs it", address=address
+            )
 
 
 def _is_there(contents: Contents, known: Known, address: str, again: bool = False) -> bool:
