@@ -137,7 +137,8 @@ def gc(
             file=sys.stderr,
         )
     found = collect(at, where, age) if delete else plan(at, where, age, time.time())
-    items = {item.digest: item for item in catalogue(at, trusted_keys(), [one.digest for one in found.artifacts]).items}
+    going = [one.digest for one in found.artifacts]
+    items = {item.digest: item for item in catalogue(at, trusted_keys(), going).items} if going else {}
     if json:
         print_json(_plan_json(at, found, items, delete))
         return

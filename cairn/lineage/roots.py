@@ -52,8 +52,9 @@ class Pinned:
     """When it was last written: seconds since 1970, by the store's clock."""
 
 
-def pins(store: Store) -> Iterator[Pinned]:
-    """Every pin of a store, sound or not."""
+def pins(store: Store, digests: Collection[str] = ()) -> Iterator[Pinned]:
+    """Every pin of a store, or those of some artifacts, sound or not."""
+    contents = Contents(store.url)
 
     def read(entry: Entry) -> Pinned | None:
         name = entry.key.removeprefix("pins/")
@@ -66,7 +67,8 @@ def pins(store: Store) -> Iterator[Pinned]:
             return Pinned(digest, entry.key, None, str(error), entry.modified)
         return Pinned(digest, entry.key, artifact, "", entry.modified) if artifact else None  # gone since it was listed
 
-    entries = (entry for entry in Contents(store.url).walk("pins") if not entry.is_leftover)
+    asked = filter(None, in_parallel(lambda digest: contents.entry(f"pins/{digest}.json"), sorted(digests)))
+    entries = asked if digests else (entry for entry in contents.walk("pins") if not entry.is_leftover)
     yield from filter(None, in_parallel(read, entries))
 
 

@@ -131,9 +131,7 @@ def verify(
     """
     report, known = Report(), Known()
     contents = Contents(store.url)
-    for one in pins(store):
-        if digests and one.digest not in digests:
-            continue
+    for one in pins(store, digests):
         fault = one.fault or fault_of_pin(store, one)
         if fault:
             way_out = "`--repair` writes it again, from itself or from another store (`--from URL`); or remove it"
@@ -188,11 +186,13 @@ def broken_listings(contents: Contents, known: Known, everything: bool = True) -
 
 
 def _list(contents: Contents, known: Known, report: Report, only: set[str] | None) -> None:
-    for entry in contents.objects():
+    # A few objects of a large store are sooner asked for than found in its listing.
+    asked = in_parallel(lambda address: contents.entry(key_of(address)), sorted(only or ()))
+    for entry in contents.objects() if only is None else filter(None, asked):
         address = entry.address
-        if address is not None and (only is None or address in only):
+        if address is not None:
             known.there[address] = entry.size
-        elif only is None:
+        else:
             report.leftovers += entry.is_leftover
             report.strangers += not entry.is_leftover and address is None
     report.objects = len(known.there)
