@@ -52,6 +52,10 @@ class StageError(CairnError):
     """A stage cannot run: what it needs is missing, busy or too small."""
 
 
+class GitError(CairnError):
+    """There is no Git repository, or Git refuses."""
+
+
 class PipelineError(CairnError):
     """A compiled pipeline holds what it should not, or is none."""
 

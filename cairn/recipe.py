@@ -5,10 +5,11 @@ A recipe is YAML 1.2 (so `1e-3` is a number). The sections themselves live besid
 (`cairn: 0.1.0`): an older one then refuses it by that, not by the first key that it does not know.
 """
 
+import datetime
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -54,30 +55,47 @@ def load(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         RecipeError: the file is missing, is not YAML, or does not fit the model. The first fault is named by file,
             line and dotted key, with the nearest known key where one is close; further faults are counted.
     """
+    return loads(model, text_of(path), str(path), overrides)
+
+
+def text_of(path: Path) -> str:
+    """The text of a recipe. Raises RecipeError when the file is missing or is no text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         # Not every file that is read so is a recipe: profiles and components' metadata are too.
         way_out = ": `cairn init` writes one" if path.name == "params.yaml" else ""
         raise RecipeError(f"{path}: no such file{way_out}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
-    return loads(model, text, str(path), overrides)
 
 
 def loads(model: type[S], text: str, name: str, overrides: Sequence[str] = ()) -> S:
     """Like `load`, for text that is at hand; `name` is what messages call it."""
-    data = _parse(text, name)
-    if not isinstance(data, dict):
-        raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
-    for override in overrides:
-        apply(data, override)
+    data = written(text, name, overrides)
     _check_version(data.pop("cairn", None), text, name, overrides)
+    if date := next(_dates(data, []), None):
+        dotted = ".".join(map(str, date))
+        place = _place(dotted, date, text, name, overrides)
+        raise RecipeError(f"{place}: {dotted}: write the date in quotes: DVC, which reads it too, takes no bare one")
     try:
         # JSON mode: strict about scalars, yet a YAML list may be a tuple.
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise _explain(error, model, text, name, overrides) from None
+
+
+def written(text: str, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recipe says, after overrides and before defaults: nothing but its form was checked.
+
+    Raises RecipeError when it is no YAML, or no mapping.
+    """
+    data = _parse(text, name)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(data).__name__}")
+    for override in overrides:
+        apply(data, override)
+    return data
 
 
 def _parse(text: str, name: str) -> Any:
@@ -88,6 +106,15 @@ def _parse(text: str, name: str) -> Any:
         raise RecipeError(f"{name}:{line}: not valid YAML: {one_line(error.problem)}") from None
     except YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
+
+
+def _dates(node: Any, where: list[str | int]) -> Iterator[list[str | int]]:
+    """The place of every value that YAML takes for a date."""
+    if isinstance(node, datetime.date):
+        yield where
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield from _dates(value, [*where, key])
 
 
 def _check_version(wanted: Any, text: str, name: str, overrides: Iterable[str]) -> None:

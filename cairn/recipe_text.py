@@ -78,6 +78,8 @@ def _lines(node: Any, prefix: str) -> list[tuple[str, int]]:
 def replace(items: Any, values: Sequence[Mapping[str, Any]]) -> None:
     """Put mappings in the place of those of a list from `read`. The blank line or comment that follows it stays."""
     last = items[-1]
+    while isinstance(inner := last[list(last)[-1]], CommentedMap) and inner:
+        last = inner  # what follows a mapping is kept with the innermost key before it
     follows = last.ca.items.get(list(last)[-1])
     items[:] = [CommentedMap(value) for value in values]
     if follows:

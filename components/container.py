@@ -21,6 +21,7 @@ def container(
     store: str,
     inputs: Mapping[str, tuple[Any, str]],
     outputs: Mapping[str, Any],
+    run: str,
     page: Any = None,
     locked: str | None = None,
 ) -> dsl.ContainerSpec:
@@ -29,6 +30,7 @@ def container(
     Args:
         inputs: pin and digest of each input.
         outputs: pin of each output.
+        run: the run that it belongs to; empty where it belongs to none.
         page: an artifact for people, where the component has one.
         locked: digest of the lock file to use, where the component asks for one.
     """
@@ -39,6 +41,7 @@ def container(
         words += ["--input", f"{name}={pin.path}", "--digest", f"{name}={digest}"]
     for name, pin in outputs.items():
         words += ["--output", f"{name}={pin.path}"]
+    words.append(f"--run={run}")
     if page is not None:
         words += ["--page", page.path]
     if locked is not None:

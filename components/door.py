@@ -7,6 +7,7 @@ inside the guard: Ctrl-C is as likely then as later.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cairn.errors import StageError, guard
 
 if TYPE_CHECKING:
-    from cairn.lineage.stage import Component, Outcome, Task
+    from cairn.lineage.stage import Component, Note, Outcome, Task
     from components.kubeflow import Job
     from components.recipe import Recipe
 
@@ -30,6 +31,8 @@ class Call:
     inputs: dict[str, Path]
     outputs: dict[str, Path]
     refresh: bool
+    run: str | None
+    """The run that this belongs to."""
 
 
 def door(
@@ -44,7 +47,7 @@ def door(
         reads: the files that `work` reads of an input; of an input without an entry, all.
     """
 
-    def in_project(section: Any, component: "Component", call: Call) -> "Outcome":
+    def in_project(section: Any, component: "Component", call: Call, note: "Note | None") -> "Outcome":
         from cairn.lineage.stage import run_stage
         from cairn.lineage.store import Store
         from cairn.resources import Resources
@@ -57,6 +60,7 @@ def door(
             outputs=call.outputs,
             store=Store.default(),
             resources=Resources.from_environment(),
+            note=note,
         )
 
     def in_kubeflow(section: Any, job: "Job") -> "tuple[Outcome, dict[str, str]]":
@@ -78,10 +82,14 @@ def door(
 
 def open_door(
     package: str,
-    in_project: "Callable[[Any, Component, Call], Outcome]",
+    in_project: "Callable[[Any, Component, Call, Note | None], Outcome]",
     in_kubeflow: "Callable[[Any, Job], tuple[Outcome, Mapping[str, str]]]",
 ) -> NoReturn:
-    """Like `door`, for a component that is run by rules of its own."""
+    """Like `door`, for a component that is run by rules of its own.
+
+    Args:
+        in_project: calls the last of its arguments, where there is one, when it has done its work.
+    """
 
     def enter() -> None:
         from cairn.lineage.stage import Component, Outcome
@@ -96,8 +104,16 @@ def open_door(
         from components.recipe import Recipe
 
         call = parse(component)
-        recipe = cairn.recipe.load(Recipe, call.recipe, call.overrides)
-        outcome = in_project(section_of(recipe, component), component, call)
+        text, name = cairn.recipe.text_of(call.recipe), str(call.recipe)
+        section = section_of(cairn.recipe.loads(Recipe, text, name, call.overrides), component)
+        note: Note | None = None
+        if call.run is not None:
+            from cairn.lineage.store import Store
+            from components.noting import noting
+
+            written = cairn.recipe.written(text, name, call.overrides)
+            note = noting(call.run, Store.default(), component, section, written)
+        outcome = in_project(section, component, call, note)
         if outcome is not Outcome.RAN:
             print(f"{component.name}: {outcome.value}", file=sys.stderr)
 
@@ -110,6 +126,7 @@ def parse(component: "Component", arguments: Sequence[str] | None = None) -> Cal
     parser.add_argument("--recipe", type=Path, default=Path("params.yaml"), help="the recipe in force")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one recipe key")
     parser.add_argument("--for-version", help="the component's version that the caller knows; another is refused")
+    parser.add_argument("--run", default="", metavar="NAME", help="the run that this belongs to (default: CAIRN_RUN)")
     for kind, names in (("input", component.inputs), ("output", component.outputs)):
         help_text = f"where an {kind} lies: {', '.join(names)}"
         parser.add_argument(f"--{kind}", action="append", default=[], metavar="NAME=PATH", help=help_text)
@@ -119,7 +136,12 @@ def parse(component: "Component", arguments: Sequence[str] | None = None) -> Cal
     check_version(component, given.for_version)
     places = {kind: _places(parser, kind, getattr(given, kind)) for kind in ("input", "output")}
     return Call(
-        given.recipe, tuple(given.set), places["input"], places["output"], bool(getattr(given, "refresh", False))
+        recipe=given.recipe,
+        overrides=tuple(given.set),
+        inputs=places["input"],
+        outputs=places["output"],
+        refresh=bool(getattr(given, "refresh", False)),
+        run=run_of(given.run),
     )
 
 
@@ -138,6 +160,14 @@ def check_version(component: "Component", asked: str | None) -> None:
     newer = version.is_newer(asked, component.version)
     way_out = "update Cairn" if newer else "`cairn dag --write` takes it up"
     raise StageError(f"{component.name}: asked for version {asked}, but {component.version} is installed: {way_out}")
+
+
+def run_of(asked: str) -> str | None:
+    """The run that is meant: what was asked for, else `CAIRN_RUN`. Raises StageError when it is no name."""
+    from cairn.lineage import runs
+
+    name = asked or os.environ.get("CAIRN_RUN", "")
+    return runs.check(name) if name else None
 
 
 def _places(parser: argparse.ArgumentParser, kind: str, values: Sequence[str]) -> dict[str, Path]:

@@ -21,13 +21,15 @@ from typing import Any
 
 import cairn.recipe
 from cairn.errors import ArtifactError, AttestationError, PipelineError, StoreError
-from cairn.lineage import attestation
+from cairn.lineage import signing
 from cairn.lineage.artifact import Artifact, canonical, written_aside
+from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component, Outcome
-from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from cairn.lineage.store import Store
 from cairn.resources import Resources
 from components import secrets
-from components.door import check_version, section_of
+from components.door import check_version, run_of, section_of
+from components.noting import noting
 from components.recipe import Recipe
 from components.summary import Read, Summary
 
@@ -47,6 +49,7 @@ class Call:
     outputs: dict[str, Path]
     page: Path | None
     locked: str | None
+    run: str | None
     executor_input: dict[str, Any]
 
 
@@ -97,6 +100,9 @@ def enter(
     if call.page is not None:
         _write(call.page, seen.page.encode())
     _tell(call.executor_input["outputs"], component, artifacts, seen)
+    if call.run is not None:
+        written = cairn.recipe.written(call.recipe, "recipe parameter")
+        noting(call.run, store, component, section, written)(inputs, made, outcome)
 
 
 def parse(component: Component, arguments: Sequence[str]) -> Call:
@@ -114,6 +120,7 @@ def parse(component: Component, arguments: Sequence[str]) -> Call:
     }
     for option, (metavar, _, help_text) in options.items():
         parser.add_argument(f"--{option}", action="append", default=[], metavar=f"NAME={metavar}", help=help_text)
+    parser.add_argument("--run", default="", metavar="NAME", help="the run that this belongs to (default: CAIRN_RUN)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where a page for people is written")
     if not component.inputs:
         parser.add_argument(
@@ -139,6 +146,7 @@ def parse(component: Component, arguments: Sequence[str]) -> Call:
         outputs={name: Path(path) for name, path in pairs["output"].items()},
         page=given.page,
         locked=getattr(given, "locked", "") or None,
+        run=run_of(given.run),
         executor_input=given.executor_input,
     )
 
@@ -184,10 +192,14 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
 
 def _check_key() -> None:
     """A pod that makes a key of its own is believed by no other, and all work is done again in each run."""
-    path = attestation.key_path()
+    if os.environ.get(signing.VARIABLE):
+        signing.trusted_keys()  # a signer without a key is told of now, not after the work
+        return
+    path = signing.key_path()
     if not path.exists():
         raise AttestationError(
-            f"{path}: no signing key: mount the same one at CAIRN_HOME in every pod (`signing_key` in the profile)"
+            f"{path}: no signing key: mount the same one at CAIRN_HOME in every pod (`signing_key` in the profile), "
+            f"or say by {signing.VARIABLE} who signs"
         )
 
 

@@ -50,7 +50,7 @@ def pipeline(profile: Profile) -> Any:
         """
 
         def run(component: Callable[..., Any], **arguments: Any) -> Any:
-            task = component(recipe=recipe, store=store, **arguments)
+            task = component(recipe=recipe, store=store, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments)
             return settled(task, profile)
 
         sources = run(snapshot, locked=locked)

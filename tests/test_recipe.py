@@ -83,7 +83,9 @@ def test_an_override_wins_over_the_file_and_reaches_into_lists(tmp_path: Path) -
         ("pretrain: [\n", "params.yaml:2: not valid YAML"),
         ("- a\n", "params.yaml:1: a recipe is a mapping of sections, not list"),
         ("", "params.yaml:1: a recipe is a mapping of sections, not NoneType"),
-        ("pretrain:\n  note: 2020-01-01\n  zzz: 1\n", "params.yaml:3: pretrain.zzz: unknown key; known keys: note"),
+        ("pretrain:\n  note: '2020-01-01'\n  zzz: 1\n", "params.yaml:3: pretrain.zzz: unknown key; known keys: note"),
+        # `dvc repro` would end with "Unsupported value of type 'date'".
+        ("pretrain:\n  note: 2020-01-01\n", "params.yaml:2: pretrain.note: write the date in quotes: DVC, which reads"),
     ],
 )
 def test_a_fault_is_told_by_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:

@@ -1,11 +1,13 @@
 """Checkpoints: work in progress while training runs, and the artifacts it ends with.
 
 In progress: one folder per step in the work folder, complete when its manifest is there, with the sha256 of the
-tensors. Finished: safetensors in a canonical order and in files of fixed size, whatever the number of processes was.
+tensors. Kept: the same state as two files, which become part of an artifact, so that others can train on from it.
+Finished: safetensors in a canonical order and in files of fixed size, whatever the number of processes was.
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +23,8 @@ from torch import Tensor
 
 from cairn.errors import FULL_DISK, ArtifactError
 from cairn.lineage.artifact import readable, written_aside
-from trainer.manifest import read_manifest
+from trainer.manifest import FORMAT, read_manifest
+from trainer.metrics import is_logged
 
 FILE_BYTES = 1 << 30
 KEPT = 2  # checkpoints in progress; the older is there in case the newer is damaged
@@ -63,6 +66,86 @@ def load_progress(
     return None
 
 
+# Kept
+
+
+def keep_state(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Write the state after `step` steps for good; the sha256 of its tensors. Twice the same state is the same bytes.
+
+    Args:
+        facts: what `TrainingLog.settle` said, under `log`: which lines the state came with.
+    """
+    target = kept_at(folder, step)
+    with written_aside(target) as aside:
+        write_tensors(aside, tensors)
+    digest = _sha256(target)
+    with written_aside(target.with_suffix(".json")) as aside:
+        aside.write_bytes(readable({"format": FORMAT, "step": step, "sha256": digest, **facts}))
+    return digest
+
+
+def kept_at(folder: Path, step: int) -> Path:
+    """Where the tensors of a kept state lie; its manifest lies beside them and ends in `.json`."""
+    return folder / f"{step:08d}.safetensors"
+
+
+def check_kept(folder: Path, kept: Mapping[str, str]) -> None:
+    """Raises ValueError when a state that was kept is no longer there, or no longer what it was.
+
+    Args:
+        kept: the sha256 of its tensors, by step.
+    """
+    for step, digest in kept.items():
+        target = kept_at(folder, int(step))
+        if not target.with_suffix(".json").exists() or not target.exists() or _sha256(target) != digest:
+            raise ValueError(f"the state that was kept at step {step} is lost")
+
+
+def hand_over_kept(folder: Path, kept: Mapping[str, str], artifact: Path) -> None:
+    """Put the kept states into an artifact. They stay in the work folder too: a run may be killed after this."""
+    for step in kept:
+        for source in (kept_at(folder, int(step)), kept_at(folder, int(step)).with_suffix(".json")):
+            target = artifact / source.name
+            target.parent.mkdir(exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target)  # costs nothing: both lie in one work folder
+            except OSError:
+                shutil.copyfile(source, target)
+
+
+def take_up(state: Path, log: bytes, work: Path) -> int:
+    """Prepare an empty work folder so that a trainer goes on from a kept state; the step that it was kept at.
+
+    Args:
+        state: its tensors, with the manifest beside them.
+        log: the `training.jsonl` of the run that kept it.
+
+    Raises:
+        ArtifactError: the state is not what its manifest says, or the log does not begin with the lines it came with.
+    """
+    path = state.with_suffix(".json")
+    try:
+        manifest = json.loads(path.read_bytes())
+        step, said = int(manifest["step"]), manifest["log"]
+        begun = log[: said["length"]]
+        sound = manifest["format"] == FORMAT and _sha256(state) == manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path}: is not the manifest of a kept state") from None
+    if not sound:
+        raise ArtifactError(f"{state}: is not the state that its manifest tells of")
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "training.jsonl").write_bytes(begun)
+    if not is_logged(work / "training.jsonl", said):
+        raise ArtifactError(f"{path}: came with other lines than training.jsonl begins with")
+    target = work / "checkpoints" / f"{step:08d}"
+    target.mkdir(parents=True)
+    shutil.copyfile(state, target / "state.safetensors")
+    progress = {"step": step, "sha256": manifest["sha256"], "log": said, "kept": {}}
+    (target / "manifest.json").write_bytes(readable(progress))
+    return step
+
+
 # Finished
 
 
@@ -98,6 +181,43 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return manifest, weights
     except (ValueError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: is not a sound checkpoint: {error}") from None
+
+
+def largest_difference(one: Path, other: Path) -> tuple[float, str]:
+    """How far the tensors in the files of two folders are apart, at most, and in which tensor.
+
+    The difference of two values is taken as a share of the largest value of that tensor in `one`; it is infinite where
+    a tensor is in one folder only, has another shape, or holds no number.
+    """
+    found = [
+        {name: file for file in sorted(folder.glob("*.safetensors")) for name in _names(file)}
+        for folder in (one, other)
+    ]
+    largest, where = 0.0, "none"
+    for name in sorted(found[0].keys() | found[1].keys()):
+        share = math.inf
+        if name in found[0] and name in found[1]:
+            first, second = (_tensor(files[name], name) for files in found)
+            if first.shape == second.shape and first.numel():
+                difference = float((first.float() - second.float()).abs().max())
+                scale = float(first.float().abs().max())
+                share = (
+                    0.0 if difference == 0 else difference / scale if scale and math.isfinite(difference) else math.inf
+                )
+        if share > largest:
+            largest, where = share, name
+    return largest, where
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as opened:
+        return list(opened.keys())
+
+
+def _tensor(file: Path, name: str) -> Tensor:
+    with safe_open(file, "pt") as opened:
+        tensor: Tensor = opened.get_tensor(name)
+        return tensor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -116,6 +116,9 @@ class Training(Section):
     """Compile the model (needs a C++ compiler; pays for long runs only)."""
     checkpoint_every: int = Field(default=250, gt=0)
     """Steps between checkpoints in the work folder."""
+    keep_every: int | None = Field(default=None, gt=0)
+    """Steps between states that stay, with the optimizer artifact: weights and optimizer, from which an audit trains
+    again what followed (`cairn audit --replay`). Each takes the room of three models; null keeps none."""
     evaluate_every: int = Field(default=250, gt=0)
     """Steps between evaluations on the development split."""
     evaluate_tokens: int = Field(default=16_384, gt=0)

@@ -13,7 +13,15 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable
 from cairn.progress import progress
-from trainer.checkpoint import load_progress, save_progress, save_weights, weights_of
+from trainer.checkpoint import (
+    check_kept,
+    hand_over_kept,
+    keep_state,
+    load_progress,
+    save_progress,
+    save_weights,
+    weights_of,
+)
 from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
 from trainer.lease import Watch
@@ -35,17 +43,20 @@ class Run:
     work: Path
     checkpoint: Path
     optimizer: Path
-    board: Path
-    """Where W&B keeps its own folder, `wandb`."""
+    board: Path | None
+    """Where W&B keeps its own folder, `wandb`; None sends nothing."""
     name: str
+    until: int | None
+    """Stop after this step, with a checkpoint in progress; None trains to the last."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer", "board")}
-        return cls(training=training, name=said["name"], **places)
+        places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer")}
+        board = None if said["board"] is None else Path(said["board"])
+        return cls(training=training, board=board, name=said["name"], until=said["until"], **places)
 
 
 class Trainer:
@@ -71,22 +82,25 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
         self.asked_to_stop = False
+        self.kept: dict[str, str] = {}
+        """sha256 of the states that were kept, by step."""
         self.step, self.logged = self._resume()
         self.resumed_at = self.step
 
     def fit(self) -> bool:
-        """Train to the last step and write the artifacts; False when asked to stop before."""
+        """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
         recipe, run = self.recipe, self.run
+        until = min(run.until or recipe.steps, recipe.steps)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and decides
         development = self._development() if self.first else None
         log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
         speed = Speed(run.work / "speed.jsonl")
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
-        sent = board(run.board, run.name, config, self.step) if self.first else NoBoard()
+        sent = board(run.board, run.name, config, self.step) if self.first and run.board else NoBoard()
         try:
-            with progress("pretrain", recipe.steps, "steps", self.step, shown=self.first) as shown:
-                while self.step < recipe.steps:
+            with progress("pretrain", until, "steps", self.step, shown=self.first) as shown:
+                while self.step < until:
                     line = self._train_step(speed)
                     if line is None:
                         self._keep(log)
@@ -100,11 +114,17 @@ class Trainer:
                         pace = speed.line(self.step)
                         sent.log({**line, **pace}, self.step)
                     shown.advance(1, f"loss {line['loss']:.3f}")
+                    if not last and recipe.keep_every and self.step % recipe.keep_every == 0:
+                        self._keep_for_good(log)
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
             sent.finish()
-        if self.first:
+        if self.step < recipe.steps:
+            self._keep(log)
+            if self.first:
+                self._tell("reached", speed.summary())
+        elif self.first:
             self._finish()
             self._tell("done", speed.summary())
         return True
@@ -168,6 +188,7 @@ class Trainer:
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         self.optimizers.load(tensors)
+        self.kept = dict(manifest["kept"])
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
         return int(manifest["step"]), int(manifest["log"]["length"])
@@ -175,13 +196,24 @@ class Trainer:
     def _check_log(self, manifest: dict[str, Any]) -> None:
         if not is_logged(self.run.work / "training.jsonl", manifest["log"]):
             raise ValueError("training.jsonl lacks what was logged before it")
+        check_kept(self.run.work / "kept", manifest["kept"])
 
     def _keep(self, log: TrainingLog | None) -> None:
         """Write a checkpoint in progress. Every process holds the same state; the first writes it, and has the log."""
         if log:
-            facts = {"log": log.settle()}
-            tensors = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
-            save_progress(self.run.work / "checkpoints", self.step, tensors | self.optimizers.state(), facts)
+            facts = {"log": log.settle(), "kept": self.kept}
+            save_progress(self.run.work / "checkpoints", self.step, self._state(), facts)
+
+    def _keep_for_good(self, log: TrainingLog | None) -> None:
+        """Write a state that becomes part of the artifacts."""
+        if log:
+            digest = keep_state(self.run.work / "kept", self.step, self._state(), {"log": log.settle()})
+            self.kept[str(self.step)] = digest
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        """All that the next step depends on."""
+        weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
+        return weights | self.optimizers.state()
 
     def _finish(self) -> None:
         """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""
@@ -204,6 +236,7 @@ class Trainer:
         (run.checkpoint / "checkpoint.json").write_bytes(readable(manifest))
         save_weights(run.optimizer, "optimizer", self.optimizers.state())
         (run.optimizer / "optimizer.json").write_bytes(readable({"format": FORMAT, "step": self.step}))
+        hand_over_kept(run.work / "kept", self.kept, run.optimizer / "steps")
 
     def _development(self) -> Development | None:
         split = self.tokens.development

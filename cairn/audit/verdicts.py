@@ -56,12 +56,15 @@ class Node:
 
     id: str
     """Unique in the graph."""
-    kind: Literal["artifact", "stage", "object", "code", "lock", "signature"]
-    """`stage`: one run of one, as its attestation tells it. `object`: one object of a source. `signature`: of a model."""
+    kind: Literal["artifact", "stage", "object", "code", "lock", "signature", "record", "work"]
+    """`stage`: one run of one, as its attestation tells it. `object`: one object of a source. `lock`: of packages, or
+    `dvc.lock`. `signature`: of a model. `record`: a pointer of the store. `work`: a checkpoint of work in progress."""
     name: str
     digest: str
     """sha256 of the artifact, object, code or lock; the id of an attestation for a stage."""
     findings: list[Finding] = field(default_factory=list)
+    source: str = ""
+    """Of an object: the names of the sources that it belongs to."""
 
 
 @dataclass

@@ -9,7 +9,22 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cairn.cli import compare, config, dag, doctor, generate, init, pipeline, report, run, snapshot, status, store
+from cairn.cli import (
+    audit,
+    compare,
+    config,
+    dag,
+    doctor,
+    generate,
+    init,
+    pin,
+    pipeline,
+    report,
+    run,
+    snapshot,
+    status,
+    store,
+)
 from cairn.errors import EXIT_BAD_INPUT, guard, one_line
 
 app = typer.Typer(
@@ -26,8 +41,10 @@ app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("generate")(generate.generate)
 app.command("compare")(compare.compare)
+app.command("audit")(audit.audit)
 app.command("snapshot")(snapshot.snapshot)
 app.command("dag")(dag.dag)
+app.command("pin")(pin.pin)
 app.add_typer(config.app, name="config")
 app.add_typer(store.app, name="store")
 app.add_typer(pipeline.app)

@@ -128,7 +128,8 @@ def store() -> Finding:
 
 def remote() -> Finding:
     """Whether DVC and Cairn mean the same store."""
-    from cairn.lineage.store import Store, default_remote
+    from cairn.lineage.remote import default_remote
+    from cairn.lineage.store import Store
 
     there, used = default_remote(Path()), Store.default()
     found = partial(Finding, "dvc remote")
@@ -146,9 +147,12 @@ def remote() -> Finding:
 
 def key() -> Finding:
     """The signing key: whether it can sign, and whether only its owner can read it."""
-    from cairn.lineage.attestation import home, signing_key, trusted_keys
+    from cairn.lineage.signing import VARIABLE, key_id, key_path, signer, trusted_keys
 
-    path = home() / "signing-key.pem"
+    if said := os.environ.get(VARIABLE):
+        own = key_id(signer().public_key)
+        return Finding("signing key", "ok", f"{own[:12]}, by {said.partition(':')[0]}")
+    path = key_path()
     if not path.exists():
         if not _writable(path):
             said = f"none yet, and {path} cannot be written"
@@ -157,7 +161,7 @@ def key() -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Finding("signing key", "fail", f"{path}: others may read it (mode {mode:04o})", f"`chmod 600 {path}`")
-    signing_key()
+    signer()
     others = len(trusted_keys()) - 1
     return Finding("signing key", "ok", f"{path}{f'; {others} others are trusted' if others else ''}")
 

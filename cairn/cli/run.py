@@ -1,6 +1,7 @@
 """`cairn run`: the DAG without dvc, with the same doors and so the same digests."""
 
 import difflib
+import os
 import shlex
 import signal
 import subprocess
@@ -25,11 +26,15 @@ def _stages(incomplete: str) -> list[str]:
 def run(
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.", autocompletion=_stages)] = None,
+    name: Annotated[
+        str | None, typer.Option("--run", help="Name this run, or go on with the run of this name.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and print the commands only.")] = False,
     json: AsJson = False,
 ) -> None:
     """Run every stage that is not up to date, in order."""
     import cairn.recipe
+    from cairn.lineage import runs
     from cairn.lineage.artifact import digest_of
     from components.recipe import Recipe
     from pipelines.stages import NAMES, RECIPE, stages
@@ -38,6 +43,7 @@ def run(
         close = difflib.get_close_matches(until, NAMES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"the stages are {', '.join(NAMES)}"
         raise RecipeError(f"--until {until}: no such stage: {hint}")
+    name = runs.check(name or os.environ.get("CAIRN_RUN") or runs.new())
     cairn.recipe.load(Recipe, RECIPE, overrides or ())
     chosen = stages()[: NAMES.index(until or NAMES[-1]) + 1]
     commands = {stage.name: stage.command(overrides or ()) for stage in chosen}
@@ -47,8 +53,9 @@ def run(
         else:
             print("\n".join(shlex.join(["python", *command]) for command in commands.values()))
         return
+    print(f"run {name}", file=sys.stderr, flush=True)
     for command in commands.values():
-        door([sys.executable, *command])
+        door([sys.executable, *command, "--run", name])
     if json:
         print_json({name: digest_of(path) for stage in chosen for name, path in stage.outputs.items()})
 

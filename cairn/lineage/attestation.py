@@ -1,53 +1,39 @@
 """Attestations: signed statements of which digests went in, which came out, and how.
 
-The statement is in-toto Statement v1 with the SLSA provenance v1 predicate, in a DSSE envelope signed with ECDSA P-256
-(the form that cosign and other verifiers read). The first run makes a local key. A signature proves who said it, never
-that it happened; only a replay does that.
+The statement (`statement.py`) is in a DSSE envelope signed with ECDSA P-256, the form that cosign and other verifiers
+read; whose key it is, `signing.py` says. A signature proves who said it, never that it happened; only a replay does
+that.
 
-References: in-toto/attestation spec v1; slsa.dev/spec/v1.0/provenance; secure-systems-lab/dsse v1.0.
+Reference: secure-systems-lab/dsse v1.0.
 """
 
 import base64
 import binascii
 import hashlib
 import json
-import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.errors import FULL_DISK, AttestationError, one_line
+from cairn.errors import AttestationError
 from cairn.lineage.artifact import canonical
+from cairn.lineage.signing import Signer, key_id, trusted_keys
+from cairn.lineage.statement import Resource, check_form, stage_key
 from cairn.lineage.store import Store, records
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:cairn:stage:v1"
-
-
-@dataclass(frozen=True)
-class Resource:
-    """Something that went into a stage or came out of it (an in-toto ResourceDescriptor)."""
-
-    name: str
-    sha256: str
-    uri: str | None = None
-    annotations: Mapping[str, Any] | None = None
-
-    def descriptor(self) -> dict[str, Any]:
-        """The form it takes in a statement."""
-        described: dict[str, Any] = {"name": self.name, "digest": {"sha256": self.sha256}}
-        if self.uri is not None:
-            described["uri"] = self.uri
-        if self.annotations:
-            described["annotations"] = dict(self.annotations)
-        return described
+CODE, DIFFERENCE, LOCK = "code", "difference", "lock"  # kinds of dependencies that are no inputs
+ENVIRONMENT = ("python", "system", "machine", "processor", "memory", "packages", "resources")
+# What the work of a stage has to say of itself, without which it cannot be run again with the same bits.
+FACTS: Mapping[str, tuple[str, ...]] = {"pretrain": ("seed", "world_size", "threads", "mesh")}
+# Of the first stages, which look at objects outside the store.
+LOOKS_AT_OBJECTS = ("snapshot", "ingest")
 
 
 @dataclass(frozen=True)
@@ -59,11 +45,16 @@ class Code:
     """Of Git; None where there was no checkout."""
     dirty: bool
     """Whether it differed from the commit."""
+    difference: str | None = None
+    """Digest of what it differed by, a patch that the store keeps."""
 
 
 @dataclass(frozen=True)
 class Attestation:
-    """A statement whose signature was checked."""
+    """A statement whose signature and form were checked.
+
+    What a statement does not say is empty here; `missing` names it.
+    """
 
     statement: Mapping[str, Any]
     key_id: str
@@ -73,10 +64,40 @@ class Attestation:
         """Output name to digest."""
         return {subject["name"]: subject["digest"]["sha256"] for subject in self.statement["subject"]}
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, str]:
-        """Name to digest of everything the stage depended on."""
-        return {one["name"]: one["digest"]["sha256"] for one in self._definition["resolvedDependencies"]}
+        """Name to digest of the artifacts that the stage was run on."""
+        return {one["name"]: one["digest"]["sha256"] for one in self._dependencies if _kind(one) == ""}
+
+    @cached_property
+    def objects(self) -> tuple[Resource, ...]:
+        """The source objects that the stage read, with what is known of each: size, the path in the tree of copied
+        objects or the version in its own store, and under `sources` what was said of each source that it belongs to:
+        name, licence, licence_evidence, opt_out."""
+        said = self._internal.get("sources") or {}
+        found = []
+        for one in self._dependencies:
+            if _kind(one) != "object":
+                continue
+            noted = dict(one.get("annotations") or {})
+            noted["sources"] = [{"name": name, **(said.get(name) or {})} for name in noted.get("sources", ())]
+            found.append(Resource(None, one["digest"]["sha256"], one["uri"], noted))
+        return tuple(found)
+
+    @cached_property
+    def locks(self) -> dict[str, str]:
+        """Name to digest of the locks of requirements, which the store keeps."""
+        return {one["name"]: one["digest"]["sha256"] for one in self._dependencies if _kind(one) == LOCK}
+
+    @cached_property
+    def code(self) -> Code:
+        """Cairn's own code at the time."""
+        said = next((one for one in self._dependencies if _kind(one) == CODE), None)
+        if said is None:
+            return Code("", None, False)
+        noted = said.get("annotations") or {}
+        dirty = noted.get("dirty")
+        return Code(said["digest"]["sha256"], noted.get("commit"), dirty is not None, dirty)
 
     @property
     def component(self) -> str:
@@ -86,171 +107,124 @@ class Attestation:
     @property
     def version(self) -> str:
         """Of the component."""
-        return str(self._definition["externalParameters"]["version"])
+        return str(self._definition["externalParameters"].get("version") or "")
 
     @property
     def section(self) -> Any:
         """The section of the recipe, defaults filled in."""
-        return self._definition["externalParameters"]["section"]
+        return self._definition["externalParameters"].get("section")
 
     @property
     def stage_key(self) -> str:
         """What it was made under."""
-        return str(self._definition["internalParameters"]["stageKey"])
+        return str(self._internal["stageKey"])
 
     @property
     def packages(self) -> dict[str, str]:
         """Versions of the bit-affecting packages."""
-        return dict(self._definition["internalParameters"]["packages"])
+        return dict(self._internal.get("packages") or {})
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Interpreter, hardware, image, all packages, settings that steer arithmetic."""
+        return dict(self._internal.get("environment") or {})
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the work said of itself: speed, world size, where it was resumed."""
-        return dict(self._definition["internalParameters"]["facts"])
+        return dict(self._internal.get("facts") or {})
 
     @property
-    def code(self) -> Code:
-        """Cairn's own code at the time."""
-        said = next(one for one in self._definition["resolvedDependencies"] if one["name"] == "cairn")
-        noted = said.get("annotations", {})
-        return Code(said["digest"]["sha256"], noted.get("commit"), noted.get("dirty") is not None)
+    def attempts(self) -> tuple[Mapping[str, Any], ...]:
+        """Every launch that worked on it, the oldest first; the last is the one that finished it."""
+        return tuple(self._internal.get("attempts") or ())
+
+    @property
+    def invocation(self) -> str:
+        """The id of the launch that finished it."""
+        return str(self._metadata.get("invocationId") or "")
+
+    @property
+    def started(self) -> str:
+        """When that launch began: ISO 8601, UTC."""
+        return str(self._metadata.get("startedOn") or "")
 
     @property
     def finished(self) -> str:
         """When the stage ended: ISO 8601, UTC."""
-        return str(self.statement["predicate"]["runDetails"]["metadata"]["finishedOn"])
+        return str(self._metadata.get("finishedOn") or "")
+
+    def expected_key(self) -> str:
+        """The stage key that follows from what was signed. Another than `stage_key` shows that the section, an input or
+        a version was edited by whoever signed it."""
+        looked_at = {one.uri or "": one.sha256 for one in self.objects}
+        return stage_key(self.component, self.version, self.inputs or looked_at, self.section, self.packages)
+
+    def missing(self) -> list[str]:
+        """Dotted names of what it does not say and should.
+
+        A commit, an image and locks are not asked for: code may have been installed, and all packages are named.
+        """
+        internal, environment, facts = self._internal, self.environment, self.facts
+        needed: dict[str, Any] = {
+            "version": self.version,
+            "section": self.section is not None,
+            "stageKey": self.stage_key,
+            "packages": internal.get("packages") is not None,
+            **{f"environment.{name}": environment.get(name) for name in ENVIRONMENT},
+            **{f"facts.{name}": facts.get(name) not in (None, "", {}) for name in FACTS.get(self.component, ())},
+            "attempts": self.attempts,
+            "code": self.code.sha256,
+            "invocationId": self.invocation,
+            "startedOn": self.started,
+            "finishedOn": self.finished,
+        }
+        if self.component in LOOKS_AT_OBJECTS:
+            needed["objects"] = self.objects
+        if self.component != "snapshot":
+            needed["inputs"] = self.inputs
+        found = [name for name, said in needed.items() if not said]
+        for one in self.objects:
+            noted = one.annotations or {}
+            absent = [] if isinstance(noted.get("size"), int) else ["size"]
+            absent += [] if noted.get("path") or noted.get("version") else ["path"]
+            sources = noted["sources"]
+            absent += [] if sources and all(source.get("licence") for source in sources) else ["licence"]
+            found += [f"objects[{one.uri}].{name}" for name in absent]
+        return found
 
     @property
     def _definition(self) -> Any:
         return self.statement["predicate"]["buildDefinition"]
 
+    @property
+    def _internal(self) -> Any:
+        return self._definition["internalParameters"]
 
-# Keys
+    @property
+    def _dependencies(self) -> Any:
+        return self._definition["resolvedDependencies"]
 
-
-def home() -> Path:
-    """Where this person's keys lie: `CAIRN_HOME`, else `cairn` in the user's configuration folder."""
-    if place := os.environ.get("CAIRN_HOME"):
-        return Path(place)
-    try:
-        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cairn"
-    except RuntimeError:  # a container may run as a user that has no home
-        raise AttestationError("no home folder to keep the signing key in: name one as CAIRN_HOME") from None
-
-
-def key_path() -> Path:
-    """Where this person's signing key lies, or will."""
-    return home() / "signing-key.pem"
+    @property
+    def _metadata(self) -> Any:
+        return self.statement["predicate"]["runDetails"].get("metadata") or {}
 
 
-def signing_key() -> ec.EllipticCurvePrivateKey:
-    """This person's key, made on first use with mode 0600. Raises AttestationError when the file is no such key, or
-    none can be made there."""
-    path = key_path()
-    try:
-        if not path.exists():
-            _make_key(path)
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise
-        raise AttestationError(
-            f"{path}: no signing key can be kept there: {error.strerror}: name another folder as CAIRN_HOME"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise AttestationError(
-            f"{path}: not a private key without a password ({error}): move it away to get a new one"
-        ) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise AttestationError(f"{path}: is not an ECDSA P-256 key: move it away to get a new one")
-    return key
+def _kind(dependency: Mapping[str, Any]) -> str:
+    """What a dependency is: nothing for an input."""
+    if dependency.get("name") is None:
+        return "object"
+    return str((dependency.get("annotations") or {}).get("kind") or "")
 
 
-def trusted_keys() -> dict[str, ec.EllipticCurvePublicKey]:
-    """Key id to key: this person's own, and every `*.pem` in the `trusted` folder beside it."""
-    keys = [signing_key().public_key()]
-    for path in sorted((home() / "trusted").glob("*.pem")):
-        try:
-            key = serialization.load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise AttestationError(f"{path}: not a public key: {one_line(error)}") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise AttestationError(f"{path}: is not an ECDSA public key")
-        keys.append(key)
-    return {key_id(key): key for key in keys}
-
-
-def key_id(key: ec.EllipticCurvePublicKey) -> str:
-    """sha256 of the key's DER form (SubjectPublicKeyInfo)."""
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
-
-
-def _make_key(path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(private)
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        return  # another process was first; its key is the key
-    finally:
-        aside.unlink()
-    (path.parent / "signing-key.pub.pem").write_bytes(public)
-
-
-# Statements
-
-
-def statement(
-    *,
-    outputs: Sequence[Resource],
-    dependencies: Sequence[Resource],
-    parameters: Mapping[str, Any],
-    internal: Mapping[str, Any],
-    run: Mapping[str, Any],
-    builder: Mapping[str, Any],
-) -> dict[str, Any]:
-    """An in-toto Statement with SLSA provenance.
-
-    Args:
-        outputs: the subjects.
-        dependencies: inputs, source objects, code and locks.
-        parameters: what the person chose: stage, component and recipe section.
-        internal: what followed: stage key, environment, facts of the run.
-        run: invocation id and times.
-        builder: who ran it.
-    """
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [resource.descriptor() for resource in outputs],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": dict(parameters),
-                "internalParameters": dict(internal),
-                "resolvedDependencies": [resource.descriptor() for resource in dependencies],
-            },
-            "runDetails": {"builder": dict(builder), "metadata": dict(run)},
-        },
-    }
-
-
-def sign(statement: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> bytes:
+def sign(statement: Mapping[str, Any], signer: Signer) -> bytes:
     """The DSSE envelope of a statement, as JSON."""
     payload = canonical(statement)
-    signature = key.sign(_pae(payload), ec.ECDSA(hashes.SHA256()))
+    signature = signer.sign(pae(payload))
     envelope = {
         "payloadType": PAYLOAD_TYPE,
         "payload": base64.b64encode(payload).decode(),
-        "signatures": [{"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}],
+        "signatures": [{"keyid": key_id(signer.public_key), "sig": base64.b64encode(signature).decode()}],
     }
     return canonical(envelope)
 
@@ -258,14 +232,29 @@ def sign(statement: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> bytes
 def verify(envelope: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> Attestation:
     """The statement in an envelope that one of `keys` signed.
 
+    Raises AttestationError when the envelope or the statement is malformed, or no trusted key signed exactly these
+    bytes.
+    """
+    payload, name = open_envelope(envelope, keys)
+    try:
+        said = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise AttestationError("its statement is malformed: it is no JSON") from None
+    check_form(said)
+    return Attestation(said, name)
+
+
+def open_envelope(envelope: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> tuple[bytes, str]:
+    """The payload of a DSSE envelope that one of `keys` signed, and that key's id.
+
     Raises AttestationError when the envelope is malformed, or no trusted key signed exactly these bytes.
     """
     try:
         parsed = json.loads(envelope)
         payload = base64.b64decode(parsed["payload"], validate=True)
-        signatures = [(s["keyid"], base64.b64decode(s["sig"], validate=True)) for s in parsed["signatures"]]
+        signatures = [(str(s["keyid"]), base64.b64decode(s["sig"], validate=True)) for s in parsed["signatures"]]
         is_statement = parsed["payloadType"] == PAYLOAD_TYPE
-    except (ValueError, KeyError, TypeError, binascii.Error):
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
         raise AttestationError("not a DSSE envelope") from None
     if not is_statement:
         raise AttestationError("its payload is not an in-toto statement")
@@ -274,14 +263,14 @@ def verify(envelope: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> At
         raise AttestationError("signed by no trusted key")
     for name, signature in known:
         try:
-            keys[name].verify(signature, _pae(payload), ec.ECDSA(hashes.SHA256()))
-            return Attestation(json.loads(payload), name)
+            keys[name].verify(signature, pae(payload), ec.ECDSA(hashes.SHA256()))
+            return payload, name
         except InvalidSignature:
             continue
     raise AttestationError("its signature does not fit its content: it was changed")
 
 
-def _pae(payload: bytes) -> bytes:
+def pae(payload: bytes) -> bytes:
     """DSSE's pre-authentication encoding: what is signed."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
@@ -304,7 +293,9 @@ def made_under(store: Store, stage_key: str) -> Iterator[tuple[str, bytes]]:
     for name, data in records(store, f"stages/{stage_key}"):
         try:
             subject = json.loads(data)["subject"]
-        except (ValueError, KeyError, TypeError):
+            if not re.fullmatch("[0-9a-f]{64}", subject):  # it is made part of a path
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise AttestationError(f"{store.url}/stages/{stage_key}/{name}: cannot be read: remove it") from None
         envelope = store.read(f"attestations/{subject}/{name}")
         if envelope is not None:
@@ -321,13 +312,12 @@ def maker(store: Store, digest: str) -> Attestation | None:
     """The newest trusted attestation of how the artifact of this digest was made; what nobody trusted signed is passed
     over. None when there is none."""
     envelopes = [envelope for _, envelope in made(store, digest)]
-    # Asked for only when needed: the first call makes a key where there is none.
-    keys = trusted_keys() if envelopes else {}
+    keys = trusted_keys() if envelopes else {}  # a signer may be a program, which takes its time
     found = []
     for envelope in envelopes:
         try:
             found.append(verify(envelope, keys))
         except AttestationError:
             continue
-    runs = [one for one in found if digest in one.outputs.values() and one._definition["buildType"] == BUILD_TYPE]
+    runs = [one for one in found if digest in one.outputs.values()]
     return max(runs, key=lambda one: one.finished, default=None)

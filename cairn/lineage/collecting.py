@@ -88,15 +88,16 @@ def end(collection: Collection) -> None:
         Contents(collection.store.url).remove([KEY])
 
 
-def wait_until_over(store: "Store", patience: float = PATIENCE) -> bool:
+def wait_until_over(store: "Store", patience: float | None = None) -> bool:
     """Called by `put` when its pin is written: whether a collection was going on, so that objects must be looked for
     again. Returns when it is over.
 
-    Raises StoreError when it is not over after `patience` seconds.
+    Raises StoreError when it is not over after `patience` seconds, half an hour unless said otherwise.
     """
     standing = _marker(store)
     if standing is None:
         return False
+    patience = PATIENCE if patience is None else patience
     began, told = time.monotonic(), False
     while standing is not None and not _is_over(standing, store):
         if time.monotonic() - began > patience:

@@ -13,11 +13,9 @@ import fcntl
 import os
 import sys
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +24,21 @@ from pydantic import Field
 
 import cairn.recipe
 from cairn.errors import AttestationError, StageError, StoreError
-from cairn.lineage import attestation, environment
-from cairn.lineage.artifact import Artifact, check_place, digest_of, move_into_place, read_artifact, remove
-from cairn.lineage.attestation import Attestation, Resource
-from cairn.lineage.store import Store, identity
+from cairn.lineage import attestation, environment, signing
+from cairn.lineage.artifact import (
+    Artifact,
+    check_place,
+    digest_of,
+    move_into_place,
+    read_artifact,
+    remove,
+)
+from cairn.lineage.attempts import begin
+from cairn.lineage.attestation import Attestation
+from cairn.lineage.model_signature import sign_outputs
+from cairn.lineage.record import record
+from cairn.lineage.statement import Resource, stage_key
+from cairn.lineage.store import Store
 from cairn.progress import duration
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -49,6 +58,8 @@ class Component(Section):
     outputs: tuple[str, ...]
     packages: tuple[str, ...]
     """Bit-affecting packages; `python` and `unicodedata` are understood besides distributions."""
+    signs: tuple[str, ...] = ()
+    """Outputs that people take away without the store: they get a signature of their own (`model_signature.py`)."""
     tags: tuple[str, ...] = ()
     history: dict[str, str] = Field(default_factory=dict)
     """What was other in each version, the newest last."""
@@ -60,15 +71,7 @@ class Component(Section):
 
     def key(self, section: Section, inputs: Mapping[str, str]) -> str:
         """The stage key: sha256 over component, version, input digests, section and bit-affecting packages."""
-        return identity(
-            {
-                "component": self.name,
-                "version": self.version,
-                "inputs": dict(inputs),
-                "section": section.model_dump(mode="json"),
-                "packages": self.package_versions(),
-            }
-        )
+        return stage_key(self.name, self.version, inputs, section.model_dump(mode="json"), self.package_versions())
 
     def package_versions(self) -> dict[str, str]:
         """Installed versions of the bit-affecting packages."""
@@ -91,6 +94,10 @@ class Task:
     """Input name to digest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the attestation should say besides: seeds, world size, where it was resumed."""
+    objects: list[Resource] = field(default_factory=list)
+    """Source objects that the work read, which no stage made."""
+    sources: dict[str, Any] = field(default_factory=dict)
+    """What is said of the sources of those objects, by the name of each."""
 
 
 class Outcome(Enum):
@@ -99,6 +106,10 @@ class Outcome(Enum):
     UP_TO_DATE = "up to date"
     RESTORED = "restored"
     RAN = "done"
+
+
+Note = Callable[[Mapping[str, str], Mapping[str, str], Outcome], None]
+"""Writes down what a stage did: the digest of every input and output, and the outcome."""
 
 
 def run_stage(
@@ -111,6 +122,7 @@ def run_stage(
     store: Store,
     resources: Resources,
     home: Path = Path(".cairn"),
+    note: Note | None = None,
 ) -> Outcome:
     """Make sure that `outputs` hold what this stage makes of `inputs`.
 
@@ -120,6 +132,7 @@ def run_stage(
             once the outputs are in place: a Ctrl-C that came too late to stop it must still stop what would follow.
         inputs, outputs: paths under the names that the component declares.
         home: where work in progress lies; on the same file system as the outputs.
+        note: is told what was done, last.
 
     Raises:
         StageError: an input is missing, or another process is running this stage.
@@ -135,6 +148,9 @@ def run_stage(
             restored = _restore(component, attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
+                sign_outputs(component.signs, attested.outputs, store, outputs)
+                if note is not None:
+                    note(digests, attested.outputs, restored)
                 return restored
 
         for output in outputs.values():
@@ -152,6 +168,9 @@ def run_stage(
             trash = folder / "replaced" / name
             trash.parent.mkdir(parents=True, exist_ok=True)
             move_into_place(run.output(name), output, trash)
+        sign_outputs(component.signs, made, store, outputs)
+        if note is not None:
+            note(digests, made, Outcome.RAN)
         run.end(made, interrupted)
         return Outcome.RAN
 
@@ -193,6 +212,7 @@ def run_pinned(
         for attested in trusted(store, key):
             if set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values())):
                 remove(folder)
+                sign_outputs(component.signs, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs
         run = _Run(component, section, key, folder, store, resources, inputs, time.monotonic())
         fetched = {name: folder / "inputs" / name for name in inputs}
@@ -203,6 +223,7 @@ def run_pinned(
                 store.get(inputs[name], path, only)
         # The bytes are in the store before an attestation says what they are: whoever finds it can fetch them.
         made, interrupted = run.make(work, fetched, store.put, shared={})
+        sign_outputs(component.signs, made, store)
         run.end(made, interrupted)
         return Outcome.RAN, made
 
@@ -241,11 +262,7 @@ class _Run:
             StageError: an input was changed meanwhile.
         """
         print(f"{self.component.name}: running (stage key {self.key[:12]})", file=sys.stderr, flush=True)
-        began = datetime.now(UTC)
-        # Read once, now: the code that begins is the code that is attested, whatever is checked out meanwhile.
-        environment.code()
-        environment.locks()
-        environment.fingerprint(self.resources)
+        launch = begin(self.folder, self.component.package_versions(), self.resources)
         staged = {name: self.output(name) for name in self.component.outputs}
         for path in staged.values():
             remove(path)
@@ -266,12 +283,13 @@ class _Run:
             self.component,
             self.section,
             self.key,
-            dependencies=[Resource(name, digest) for name, digest in self.digests.items()],
+            dependencies=[*(Resource(name, digest) for name, digest in self.digests.items()), *task.objects],
             outputs=[Resource(name, digest) for name, digest in made.items()],
             facts=task.facts,
-            began=began,
+            launch=launch,
             store=self.store,
             resources=self.resources,
+            sources=task.sources,
         )
         return made, interrupted
 
@@ -283,47 +301,6 @@ class _Run:
         print(f"{self.component.name}: {summary} ({took})", file=sys.stderr, flush=True)
         if interrupted is not None:
             raise interrupted
-
-
-def record(
-    component: Component,
-    section: Section,
-    key: str,
-    *,
-    dependencies: Sequence[Resource],
-    outputs: Sequence[Resource],
-    facts: Mapping[str, Any],
-    began: datetime,
-    store: Store,
-    resources: Resources,
-) -> str:
-    """Sign and publish the attestation of one run of a stage; return its id."""
-    code = environment.code()
-    surroundings = [Resource("cairn", code["sha256"], annotations={"commit": code["commit"], "dirty": code["dirty"]})]
-    surroundings += [Resource(name, digest) for name, digest in environment.locks().items()]
-    said = attestation.statement(
-        outputs=outputs,
-        dependencies=[*dependencies, *surroundings],
-        parameters={
-            "component": component.name,
-            "version": component.version,
-            "section": section.model_dump(mode="json"),
-        },
-        internal={
-            "stageKey": key,
-            "packages": component.package_versions(),
-            "environment": environment.fingerprint(resources),
-            "facts": dict(facts),
-        },
-        run={
-            "invocationId": str(uuid.uuid4()),
-            "startedOn": began.isoformat(timespec="seconds"),
-            "finishedOn": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
-    )
-    envelope = attestation.sign(said, attestation.signing_key())
-    return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
 
 
 def _keep_what_is_replaced(component: Component, output: Path, digest: str, store: Store) -> None:
@@ -355,7 +332,7 @@ def _input_digest(name: str, path: Path) -> str:
 
 def trusted(store: Store, key: str) -> Iterator[Attestation]:
     """Attestations under the key that a trusted key signed. The others are named and passed over."""
-    keys = attestation.trusted_keys()
+    keys = signing.trusted_keys()
     for identifier, envelope in attestation.made_under(store, key):
         try:
             verified = attestation.verify(envelope, keys)

@@ -17,6 +17,7 @@ def evaluate(
     scores_digest: DigestFile,
     metrics: Output[Metrics],
     page: Output[Markdown],
+    run: str = "",
 ) -> ContainerSpec:
     """Scores the exported files in bits per byte on held-out text, beside general-purpose compressors."""
     return container(
@@ -25,5 +26,6 @@ def evaluate(
         store,
         inputs={"model": (model, model_digest), "documents": (documents, documents_digest)},
         outputs={"scores": scores},
+        run=run,
         page=page,
     )

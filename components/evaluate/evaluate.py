@@ -57,7 +57,7 @@ def evaluate(section: Evaluate, *, model: Path, documents: Path, scores: Path, w
     bits = [round(found, 2) for found in scorer.bits(encoded, stride)]
     table: dict[str, Any] = {}
     for (domain, kind), indices in chosen.items():
-        row = _row([bits[i] for i in indices], [heldout[i]["bytes"] for i in indices], section)
+        row = row_of([bits[i] for i in indices], [heldout[i]["bytes"] for i in indices], section)
         if indices:
             row["compressors"] = {name: round(found[f"{domain} {kind}"], 4) for name, found in compressed.items()}
         table.setdefault(domain, {})[kind] = row
@@ -72,7 +72,8 @@ def evaluate(section: Evaluate, *, model: Path, documents: Path, scores: Path, w
     _show(table)
 
 
-def _row(bits: list[float], sizes: list[int], section: Evaluate) -> dict[str, Any]:
+def row_of(bits: list[float], sizes: list[int], section: Evaluate) -> dict[str, Any]:
+    """What a domain scored over these documents, but for the compressors."""
     if not bits:
         return {"documents": 0, "bytes": 0}
     low, high = interval(bits, sizes, section.resamples, section.seed)

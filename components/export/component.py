@@ -16,6 +16,7 @@ def export(
     model: Output[Model],
     model_digest: DigestFile,
     page: Output[Markdown],
+    run: str = "",
 ) -> ContainerSpec:
     """Writes a Hugging Face directory and compares it with the trainer's model, logit by logit, in a fresh process."""
     return container(
@@ -24,5 +25,6 @@ def export(
         store,
         inputs={"checkpoint": (checkpoint, checkpoint_digest), "tokenizer": (tokenizer, tokenizer_digest)},
         outputs={"model": model},
+        run=run,
         page=page,
     )

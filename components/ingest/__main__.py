@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 def work(section: "Ingest", task: "Task") -> None:
     """Fill the documents directory."""
     from components.ingest.ingest import ingest
+    from components.snapshot.lock import read_lock
 
     ingest(
         section,
@@ -21,6 +22,9 @@ def work(section: "Ingest", task: "Task") -> None:
         work=task.work,
         workers=task.resources.workers,
     )
+    lock = read_lock(task.inputs["sources"])
+    task.objects.extend(lock.resources())
+    task.sources.update(lock.described())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ def ingest(
     documents_digest: DigestFile,
     metrics: Output[Metrics],
     page: Output[Markdown],
+    run: str = "",
 ) -> ContainerSpec:
     """Reads the source objects into deduplicated, filtered documents in three splits, with a ledger of every drop."""
     return container(
@@ -23,5 +24,6 @@ def ingest(
         store,
         inputs={"sources": (sources, sources_digest)},
         outputs={"documents": documents},
+        run=run,
         page=page,
     )

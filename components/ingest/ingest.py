@@ -70,7 +70,7 @@ def ingest(section: Ingest, *, sources: Path, documents: Path, store: Store, wor
         SourceError: an object is missing, damaged or not what the lock says, or nothing was kept.
     """
     lock = read_lock(sources)
-    members = _members(store, lock.tree, sources)
+    members = members_of(store, lock.tree, sources)
     units = list(_units(lock.sources, members, section, store, work / "units"))
     counts = {source.name: Count() for source in lock.sources}
     warnings: list[str] = []
@@ -99,7 +99,7 @@ def read_unit(unit: Unit) -> dict[str, Any]:
     count = Count()
     warnings = []
     unit.folder.mkdir(parents=True, exist_ok=True)
-    target = _unit_folder(unit)
+    target = unit_folder(unit)
     remove(target)
     reader = Reader(unit.source, unit.section, unit.store, unit.folder)
     with ShardWriter(target, shard_bytes=1 << 62) as shard:
@@ -162,7 +162,7 @@ def _deduplicate_and_split(
         }
         for unit in units:
             count = counts[unit.source.name]
-            for path in shards_in(_unit_folder(unit)):
+            for path in shards_in(unit_folder(unit)):
                 for record in read_shard(path):
                     size = record.pop("raw_bytes")
                     identity = bytes.fromhex(record["id"])
@@ -248,7 +248,8 @@ def _nothing_kept(counts: dict[str, Count]) -> str:
     return f"none of {came} documents was kept: {told}: {way_out}"
 
 
-def _members(store: Store, tree: str | None, sources: Path) -> dict[str, Member]:
+def members_of(store: Store, tree: str | None, sources: Path) -> dict[str, Member]:
+    """Where the store keeps each copied object, by its path in the tree. Raises SourceError when it has none of it."""
     if tree is None:
         return {}
     artifact = store.pin(tree)
@@ -279,5 +280,6 @@ def _units(
                 batch, size = [], 0
 
 
-def _unit_folder(unit: Unit) -> Path:
+def unit_folder(unit: Unit) -> Path:
+    """Where the records of a unit are kept."""
     return unit.folder / f"{unit.index:06d}"

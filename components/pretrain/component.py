@@ -16,6 +16,7 @@ def pretrain(
     optimizer: Output[Artifact],
     optimizer_digest: DigestFile,
     metrics: Output[Metrics],
+    run: str = "",
 ) -> ContainerSpec:
     """Trains a causal language model on token shards, launched by TorchX."""
     return container(
@@ -24,4 +25,5 @@ def pretrain(
         store,
         inputs={"tokens": (tokens, tokens_digest)},
         outputs={"checkpoint": checkpoint, "optimizer": optimizer},
+        run=run,
     )

@@ -49,6 +49,8 @@ def pretrain(
     resources: Resources,
     name: str,
     facts: dict[str, Any],
+    until: int | None = None,
+    board: bool = True,
 ) -> BaseException | None:
     """Train, resuming from what an earlier run left in `work`.
 
@@ -56,6 +58,8 @@ def pretrain(
         checkpoint, optimizer: folders for the finished artifacts.
         name: what the job and its W&B run are called.
         facts: takes seeds, world size, speed and where it was resumed.
+        until: stop after this step, with a checkpoint in `work`; None trains to the last and writes the artifacts.
+        board: whether metrics go to W&B, as its environment variables say.
 
     Returns:
         What interrupted training when its last step was done already, so that it came to its end all the same.
@@ -85,8 +89,9 @@ def pretrain(
             "work": str(work),
             "checkpoint": str(checkpoint),
             "optimizer": str(optimizer),
-            "board": os.environ.get("WANDB_DIR") or str(BOARD),
+            "board": (os.environ.get("WANDB_DIR") or str(BOARD)) if board else None,
             "name": name,
+            "until": until,
         }
         with written_aside(work / "run.json") as aside:
             aside.write_text(json.dumps(request))
@@ -96,7 +101,7 @@ def pretrain(
     status = _status(work)
     if status["outcome"] == "failed":
         raise StageError(f"pretrain: {status['message']}")
-    if status["outcome"] != "done":
+    if status["outcome"] not in ("done", "reached"):
         if interrupted:
             print(f"pretrain: stopped at step {status['step']}, checkpoint written", file=sys.stderr)
             raise interrupted
@@ -107,6 +112,7 @@ def pretrain(
         mode=section.mode,
         precision=section.precision,
         world_size=resources.processes,
+        mesh={"data": resources.processes},
         threads=section.threads,
         parameters=section.model.parameters(opened.vocab_size),
         tokens_seen=section.steps * section.batch * section.model.context,

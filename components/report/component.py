@@ -22,6 +22,7 @@ def report(
     report: Output[Dataset],
     report_digest: DigestFile,
     page: Output[HTML],
+    run: str = "",
 ) -> ContainerSpec:
     """One page that shows the run, its scores, its data and what it was made from."""
     return container(
@@ -36,5 +37,6 @@ def report(
             "scores": (scores, scores_digest),
         },
         outputs={"report": report},
+        run=run,
         page=page,
     )

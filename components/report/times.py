@@ -3,12 +3,13 @@ the report is drawn from. The report artifact has none of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cairn.errors import AttestationError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
+
+TOLD = {"seconds", "tokens_per_second", "resumed_at", "peak_rss_gib", "world_size", "threads"}  # by a training run
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,11 @@ def times_of(store: Store, checkpoint: str) -> Times | None:
 
     Attestations that no trusted key signed, that were changed, or that say nothing of times are passed over.
     """
-    runs = [run for run in _attested(store, checkpoint) if "seconds" in _facts(run)]
+    runs = [run for run in _attested(store, checkpoint) if run.facts.keys() >= TOLD and "processor" in run.environment]
     if not runs:
         return None
-    run = max(runs, key=_finished)
-    predicate: dict[str, Any] = run.statement["predicate"]
-    facts, surroundings = _facts(run), predicate["buildDefinition"]["internalParameters"]["environment"]
-    code = _code(predicate["buildDefinition"]["resolvedDependencies"])
+    run = max(runs, key=lambda one: one.finished)
+    facts, surroundings = run.facts, run.environment
     return Times(
         seconds=float(facts["seconds"]),
         tokens_per_second=float(facts["tokens_per_second"]),
@@ -55,16 +54,16 @@ def times_of(store: Store, checkpoint: str) -> Times | None:
         processor=str(surroundings["processor"]["model"]),
         processes=int(facts["world_size"]),
         threads=int(facts["threads"]),
-        finished=_finished(run),
-        commit=code.get("commit"),
-        changed=bool(code.get("dirty")),
+        finished=run.finished,
+        commit=run.code.commit,
+        changed=run.code.dirty,
         digests=dict(_around(store, run)),
     )
 
 
 def _attested(store: Store, digest: str) -> Iterator[Attestation]:
     """Statements of how an artifact was made, as far as they can be relied on."""
-    keys = attestation.trusted_keys()
+    keys = signing.trusted_keys()
     for _, envelope in attestation.made(store, digest):
         try:
             verified = attestation.verify(envelope, keys)
@@ -78,20 +77,12 @@ def _attested(store: Store, digest: str) -> Iterator[Attestation]:
 def _around(store: Store, run: Attestation) -> Iterator[tuple[str, str]]:
     """From the training run back to the sources. Where two runs made the same artifact, either leads on."""
     yield from ((name, digest) for name, digest in run.outputs.items() if name == "optimizer")
-    for tokenize in _attested(store, run.inputs["tokens"]):
+    for tokenize in _made_input(store, run, "tokens"):
         yield from ((name, digest) for name, digest in tokenize.outputs.items() if name == "tokenizer")
-        for ingest in _attested(store, tokenize.inputs["documents"]):
+        for ingest in _made_input(store, tokenize, "documents"):
             yield from ((name, digest) for name, digest in ingest.inputs.items() if name == "sources")
 
 
-def _facts(run: Attestation) -> dict[str, Any]:
-    facts: dict[str, Any] = run.statement["predicate"]["buildDefinition"]["internalParameters"]["facts"]
-    return facts
-
-
-def _finished(run: Attestation) -> str:
-    return str(run.statement["predicate"]["runDetails"]["metadata"]["finishedOn"])
-
-
-def _code(dependencies: list[dict[str, Any]]) -> dict[str, Any]:
-    return next((found.get("annotations", {}) for found in dependencies if found["name"] == "cairn"), {})
+def _made_input(store: Store, run: Attestation, name: str) -> Iterator[Attestation]:
+    if name in run.inputs:
+        yield from _attested(store, run.inputs[name])

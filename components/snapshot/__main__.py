@@ -6,27 +6,32 @@ from cairn.errors import StageError
 from components.door import Call, open_door
 
 if TYPE_CHECKING:
-    from cairn.lineage.stage import Component, Outcome
+    from cairn.lineage.stage import Component, Note, Outcome
     from components.kubeflow import Job
     from components.snapshot.recipe import Snapshot
 
 
-def in_project(section: "Snapshot", component: "Component", call: Call) -> "Outcome":
+def in_project(section: "Snapshot", component: "Component", call: Call, note: "Note | None") -> "Outcome":
     """Make sure that the lock file is there."""
     if call.inputs or set(call.outputs) != {"sources"}:
         raise StageError("snapshot: takes no input and makes one output: --output sources=sources.lock.json")
+    from cairn.lineage.artifact import read_artifact
     from cairn.lineage.store import Store
     from cairn.resources import Resources
     from components.snapshot.snapshot import snapshot
 
-    return snapshot(
+    lock = call.outputs["sources"]
+    outcome = snapshot(
         section,
-        call.outputs["sources"],
+        lock,
         refresh=call.refresh,
         component=component,
         store=Store.default(),
         resources=Resources.from_environment(),
     )
+    if note is not None:
+        note({}, {"sources": read_artifact(lock, address=False).digest}, outcome)
+    return outcome
 
 
 def in_kubeflow(section: "Snapshot", job: "Job") -> "tuple[Outcome, dict[str, str]]":

@@ -13,6 +13,9 @@ def snapshot(
     sources_digest: DigestFile,
     page: Output[Markdown],
     locked: str = "",
+    run: str = "",
 ) -> ContainerSpec:
     """Resolves the sources to a lock file and copies their objects into the store."""
-    return container("snapshot", recipe, store, inputs={}, outputs={"sources": sources}, page=page, locked=locked)
+    return container(
+        "snapshot", recipe, store, inputs={}, outputs={"sources": sources}, run=run, page=page, locked=locked
+    )

@@ -4,13 +4,15 @@ Ingest reads this and never the recipe's sources, so what is upstream today chan
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from cairn.errors import SourceError, one_line
 from cairn.lineage.artifact import readable
+from cairn.lineage.statement import Resource
 from cairn.recipe import Section
+from components.snapshot.recipe import OptOut
 
 SHA256 = r"^[0-9a-f]{64}$"
 
@@ -44,6 +46,8 @@ class LockedSource(Section):
     domain: str
     licence: str
     text_field: str
+    licence_evidence: str | None = None
+    opt_out: OptOut | None = None
     objects: tuple[LockedObject, ...]
 
 
@@ -64,6 +68,31 @@ class Lock(Section):
     def objects(self) -> dict[str, LockedObject]:
         """Every object by its URI; one that two sources name is there once."""
         return {found.uri: found for source in self.sources for found in source.objects}
+
+    def resources(self) -> list[Resource]:
+        """Every object as attestations name it. What is said of its sources they say once, as `described` has it."""
+        named: dict[str, list[str]] = {}
+        for source in self.sources:
+            for found in source.objects:
+                named.setdefault(found.uri, []).append(source.name)
+        return [
+            Resource(
+                None,
+                found.sha256,
+                uri=uri,
+                annotations={
+                    "size": found.size,
+                    "sources": named[uri],
+                    **({"path": found.path} if found.version is None else {"version": found.version}),
+                },
+            )
+            for uri, found in self.objects().items()
+        ]
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Name of each source to what is said of it: URI, domain, licence, and the evidence."""
+        said = {"uri", "domain", "licence", "licence_evidence", "opt_out"}
+        return {source.name: source.model_dump(mode="json", include=said) for source in self.sources}
 
 
 def read_lock(path: Path) -> Lock:

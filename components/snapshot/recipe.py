@@ -1,6 +1,7 @@
 """What a person says about sources: where the text is, what it is, and under which licence."""
 
 import re
+from datetime import date
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -11,6 +12,23 @@ from cairn.recipe import Licence, Section
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 # Query parameters of signed URLs (S3, Google Cloud Storage, Azure), and what others call a secret.
 _SECRET = re.compile(r"signature|credential|token|secret|password|api.?key|^(sig|key|auth)$", re.IGNORECASE)
+
+
+class OptOut(Section):
+    """Whether the rights holders keep their text out of training, as the European directive 2019/790 lets them in its
+    Article 4(3): by robots.txt, terms of use, metadata, or a letter."""
+
+    checked: date
+    """The day on which somebody looked, such as "2026-11-24", in quotes."""
+    evidence: str = Field(min_length=1)
+    """Where it can be read: a URL, or the words."""
+    says: Literal["allowed", "reserved", "not-applicable"]
+    """A source that is `reserved` is refused. Where the licence itself allows training, the question does not arise."""
+
+    @field_validator("evidence")
+    @classmethod
+    def _can_be_written_down(cls, evidence: str) -> str:
+        return _without_secret(evidence)
 
 
 class Source(Section):
@@ -30,21 +48,32 @@ class Source(Section):
     """An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
     text_field: str = "text"
     """The field of a jsonl record, or column of a parquet file, that holds the text."""
+    licence_evidence: str | None = Field(default=None, min_length=1)
+    """Where the licence can be read: a URL, or its words."""
+    opt_out: OptOut | None = None
+    """Whether the rights holders keep the text out of training, and how that is known; null where nobody looked."""
 
     @field_validator("uri")
     @classmethod
-    def _can_be_written_down(cls, uri: str) -> str:
-        # The lock file and the attestation repeat the URI, and both are made to be shown around. So is this message.
-        if "://" in uri:
-            url = urlsplit(uri)
-            if "@" in url.netloc:
-                raise ValueError(f"{url.scheme} URL with a user or password: credentials go into the environment")
-            secret = next((name for name, _ in parse_qsl(url.query) if _SECRET.search(name)), None)
-            if secret:
-                raise ValueError(f"{url.scheme} URL with {secret}=…: credentials go into the environment")
+    def _names_objects(cls, uri: str) -> str:
+        _without_secret(uri)
         if "::" in uri:
             raise ValueError(f"{uri!r} is a chained URL: unpack it first, or name the objects one by one")
         return uri
+
+    @field_validator("licence_evidence")
+    @classmethod
+    def _can_be_written_down(cls, evidence: str | None) -> str | None:
+        return evidence and _without_secret(evidence)
+
+    @model_validator(mode="after")
+    def _is_not_reserved(self) -> "Source":
+        if self.opt_out is not None and self.opt_out.says == "reserved":
+            raise ValueError(
+                f"source {self.name!r}: its rights are reserved: take it out of the recipe, or ask for a licence and "
+                "give that as licence and licence_evidence, with opt_out.says: not-applicable"
+            )
+        return self
 
     @model_validator(mode="after")
     def _python_is_read_as_python(self) -> "Source":
@@ -65,3 +94,16 @@ class Snapshot(Section):
         if twice:
             raise ValueError(f"two sources are named {twice[0]!r}: names must differ")
         return self
+
+
+def _without_secret(text: str) -> str:
+    # The lock file and the attestation repeat what the recipe says, and both are made to be shown around. So is this
+    # message.
+    if "://" in text:
+        url = urlsplit(text)
+        if "@" in url.netloc:
+            raise ValueError(f"{url.scheme} URL with a user or password: credentials go into the environment")
+        secret = next((name for name, _ in parse_qsl(url.query) if _SECRET.search(name)), None)
+        if secret:
+            raise ValueError(f"{url.scheme} URL with {secret}=…: credentials go into the environment")
+    return text

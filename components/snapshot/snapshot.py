@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
 from cairn.errors import SourceError
 from cairn.lineage.artifact import CHUNK, read_artifact, readable, remove, written_aside
-from cairn.lineage.attestation import Resource
-from cairn.lineage.stage import Component, Outcome, only_one, record, trusted
+from cairn.lineage.attempts import Launch, begin
+from cairn.lineage.record import record
+from cairn.lineage.stage import Component, Outcome, only_one, trusted
+from cairn.lineage.statement import Resource
 from cairn.lineage.store import Store, identity
 from cairn.progress import duration, progress
 from cairn.resources import Resources
@@ -60,7 +61,7 @@ def snapshot(
     if standing is not None and (standing.tree is None or store.has(standing.tree)):
         return Outcome.UP_TO_DATE
     existed = output.exists()
-    with _looked(section, component, home) as look:
+    with _looked(section, component, resources, home) as look:
         if standing is not None and look.lock != standing:
             raise SourceError(_gone(output, standing, look.lock, store))
         outcome = _keep(section, look, component, store, resources)
@@ -90,7 +91,7 @@ def snapshot_pinned(
         SourceError: as `snapshot` does, or the lock file of that digest is of other sources.
     """
     if locked is None:
-        with _looked(section, component, home) as look:
+        with _looked(section, component, resources, home) as look:
             return _keep(section, look, component, store, resources), {"sources": _digest(look.lock)}
     lock = parse_lock(store.read_member(locked, ""), f"sources {locked}")
     if lock.recipe != identity(section.model_dump(mode="json")):
@@ -107,18 +108,18 @@ class _Look:
     lock: Lock
     work: Path
     """Holds copies of the objects until they are kept."""
-    began: datetime
+    launch: Launch
     started: float
 
 
 @contextmanager
-def _looked(section: Snapshot, component: Component, home: Path) -> Iterator[_Look]:
+def _looked(section: Snapshot, component: Component, resources: Resources, home: Path) -> Iterator[_Look]:
     """Look at the sources; the work folder goes when the block ends without an error."""
     recipe = identity(section.model_dump(mode="json"))
     work = home / "work" / f"snapshot-{recipe}"
     with only_one(home, component, f"snapshot-{recipe}"):
-        began, started = datetime.now(UTC), time.monotonic()
-        yield _Look(_resolve(section, recipe, work), work, began, started)
+        launch, started = begin(work, component.package_versions(), resources), time.monotonic()
+        yield _Look(_resolve(section, recipe, work), work, launch, started)
         remove(work)
 
 
@@ -139,12 +140,13 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
         component,
         section,
         key,
-        dependencies=[Resource(uri, locked.sha256, uri=uri) for uri, locked in objects.items()],
+        dependencies=lock.resources(),
         outputs=[Resource("sources", digest)],
         facts={"tree": lock.tree},
-        began=look.began,
+        launch=look.launch,
         store=store,
         resources=resources,
+        sources=lock.described(),
     )
     size = sum(locked.size for locked in objects.values())
     took = duration(time.monotonic() - look.started)
@@ -182,7 +184,7 @@ def _resolve(section: Snapshot, recipe: str, work: Path) -> Lock:
         recipe=recipe,
         tree=read_artifact(reader.tree, address=False).digest if copied else None,
         sources=tuple(
-            LockedSource(**source.model_dump(), objects=tuple(locked[one.uri] for one in ones))
+            LockedSource(**dict(source), objects=tuple(locked[one.uri] for one in ones))
             for source, ones in zip(section.sources, found, strict=True)
         ),
     )

@@ -16,6 +16,7 @@ def tokenize(
     tokens: Output[Dataset],
     tokens_digest: DigestFile,
     metrics: Output[Metrics],
+    run: str = "",
 ) -> ContainerSpec:
     """Trains a byte-level BPE tokenizer, or takes one, and writes token shards that lead back to documents."""
     return container(
@@ -24,4 +25,5 @@ def tokenize(
         store,
         inputs={"documents": (documents, documents_digest)},
         outputs={"tokenizer": tokenizer, "tokens": tokens},
+        run=run,
     )

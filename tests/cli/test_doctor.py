@@ -11,7 +11,7 @@ import pytest
 import cairn.recipe
 from cairn.cli import machine, project
 from cairn.lineage import environment
-from cairn.lineage.attestation import signing_key
+from cairn.lineage.signing import signer
 from components.recipe import Recipe
 from tests.cli.conftest import Cairn, Said
 from tests.pipelines.project import Project
@@ -47,7 +47,7 @@ def test_what_is_wrong_is_told_with_its_fix_and_ends_with_1(
     (tmp_path / "file").write_text("")
     home = tmp_path / "keys"
     monkeypatch.setenv("CAIRN_HOME", str(home))
-    signing_key()
+    signer()
     (home / "signing-key.pem").chmod(0o644)
     monkeypatch.setenv("CAIRN_STORE", str(tmp_path / "file"))
     monkeypatch.setenv("CAIRN_PROCESSES", "many")

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from cairn.errors import ArtifactError, CairnError, RecipeError, StageError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.store import Store
 from cairn.recipe import load as load_recipe
@@ -334,7 +334,7 @@ def test_the_door_exports_and_attests_how_far_the_logits_are(tmp_path: Path) -> 
     digest = digest_of(model)
     assert digest
     ((_, envelope),) = attestation.made(Store(str(tmp_path / "store")), digest)
-    definition = attestation.verify(envelope, attestation.trusted_keys()).statement["predicate"]["buildDefinition"]
+    definition = attestation.verify(envelope, signing.trusted_keys()).statement["predicate"]["buildDefinition"]
     parity = definition["internalParameters"]["facts"]["parity"]
     assert parity["files"] == 1
     assert 0 < parity["largest_difference"] < 1e-5

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cairn.lineage import attestation
+from cairn.lineage import runs, signing
 from cairn.lineage.artifact import read_artifact
+from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component
-from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from cairn.lineage.store import Store
 from components import kubeflow
 from tests.pipelines.project import ROOT, small_recipe, write_text
 
@@ -53,8 +54,8 @@ class Cluster:
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir()
         if self.has_key:
-            attestation.signing_key()
-            shutil.copy(attestation.key_path(), self.home)
+            signing.signer()
+            shutil.copy(signing.key_path(), self.home)
         words = [f"--{name}={one}" for name, v in arguments.items() for one in (v if isinstance(v, list) else [v])]
         done = subprocess.run(
             [sys.executable, "-m", f"components.{component}", "kubeflow", *words],
@@ -156,6 +157,31 @@ def test_a_stage_whose_output_is_lost_from_the_store_runs_again_to_the_same_dige
     assert Store(cluster.store).has(digest)
 
 
+def test_a_run_notes_what_its_stages_did_last_and_a_stage_of_no_run_notes_nothing(cluster: Cluster) -> None:
+    store = Store(cluster.store)
+    cluster.run("ingest")
+    assert runs.names(store) == []
+    cluster.run("ingest", run="first")
+    cluster.run("snapshot", run="first", locked=cluster.digest("sources"))
+    noted = runs.read(store, "first")
+    assert list(noted) == ["ingest", "snapshot"]
+    ingest = noted["ingest"]
+    assert (ingest.inputs, ingest.outcome) == ({"sources": cluster.digest("sources")}, "up to date")
+    assert ingest.outputs == {"documents": cluster.digest("documents")}
+    assert store.list(f"stages/{ingest.key}") != []
+    assert "invalid_utf8" in ingest.recipe
+    assert ingest.recipe.keys() < ingest.section.keys()
+    assert noted["snapshot"].outputs == {"sources": cluster.digest("sources")}
+
+
+def test_what_fails_is_not_noted_and_no_name_is_refused_before_the_work(cluster: Cluster) -> None:
+    assert "run 'a/b': is no name for a run" in cluster.run("ingest", code=2, run="a/b")
+    assert not cluster.pin("documents").exists()
+    cluster.lose(cluster.digest("sources"))
+    cluster.run("ingest", code=2, run="first")
+    assert runs.names(Store(cluster.store)) == []
+
+
 def test_a_snapshot_that_finds_nothing_new_attests_nothing(cluster: Cluster) -> None:
     digest = cluster.digest("sources")
     attested = Store(cluster.store).list(f"attestations/{digest}")
@@ -240,6 +266,21 @@ def test_a_pod_without_the_signing_key_is_refused_and_makes_none(cluster: Cluste
     assert len(said.splitlines()) == 1
     assert list(cluster.home.iterdir()) == []
     assert not cluster.pin("documents").exists()
+
+
+def test_a_pod_whose_key_is_in_its_environment_needs_no_key_file(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.run("snapshot")
+    cluster.has_key = False
+    pem = signing.key_path().read_text()
+    monkeypatch.setenv("CAIRN_SIGNER", "env:KEY_OF_THE_CLUSTER")
+    assert "KEY_OF_THE_CLUSTER is not set" in cluster.run("ingest", code=2)
+    assert not cluster.pin("documents").exists()
+    monkeypatch.setenv("KEY_OF_THE_CLUSTER", pem)
+    cluster.run("ingest")
+    assert cluster.pin("documents").exists()
+    assert list(cluster.home.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> No
     raise AssertionError(f"step {step} was not reached")
 
 
-LONG: dict[str, Any] = {"steps": 1500, "checkpoint_every": 100, "evaluate_every": 1000}
+LONG: dict[str, Any] = {"steps": 1500, "checkpoint_every": 100, "keep_every": 120, "evaluate_every": 1000}
 
 
 @pytest.fixture(scope="module")

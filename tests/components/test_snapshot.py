@@ -15,11 +15,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cairn.errors import RecipeError, SourceError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.stage import Outcome
 from cairn.recipe import load
-from components.snapshot.lock import read_lock
+from components.snapshot.lock import Lock, LockedObject, LockedSource, read_lock
 from components.snapshot.objects import find
 from components.snapshot.recipe import Snapshot, Source
 from tests.components.corpus import Corpus, source, texts
@@ -313,12 +313,100 @@ def test_the_attestation_names_every_object_and_the_lock_file(corpus: Corpus) ->
     digest = digest_of(corpus.lock_file)
     assert digest
     ((_, envelope),) = attestation.made(corpus.store, digest)
-    verified = attestation.verify(envelope, attestation.trusted_keys())
+    verified = attestation.verify(envelope, signing.trusted_keys())
     assert verified.outputs == {"sources": digest}
-    named = {uri: sha256 for uri, sha256 in verified.inputs.items() if uri in uris}
+    named = {one.uri: one.sha256 for one in verified.objects}
+    assert verified.inputs == {}
     assert named == {uri: hashlib.sha256(name.encode()).hexdigest() for uri, name in uris.items()}
     assert corpus.store.has(digest)
     assert corpus.store.has(corpus.lock.tree or "")
+
+
+OPT_OUT = {"checked": "2026-11-24", "evidence": "https://a.example/robots.txt allows all", "says": "allowed"}
+
+
+def test_lock_file_and_attestations_say_where_the_licence_is_and_what_was_found_of_opt_outs(corpus: Corpus) -> None:
+    corpus.put("a.txt", "a" * 90)
+    licence = "https://a.example/licence"
+    corpus.write_recipe(source("text", licence_evidence=licence, opt_out=OPT_OUT), source("text", name="again"))
+    corpus.door("snapshot")
+    corpus.door("ingest")
+    first, second = corpus.lock.sources
+    assert first.licence_evidence == licence
+    assert first.opt_out is not None
+    assert first.opt_out.model_dump(mode="json") == OPT_OUT
+    assert (second.licence_evidence, second.opt_out) == (None, None)
+    data = b"a" * 90
+    sha256 = hashlib.sha256(data).hexdigest()
+    for artifact in (corpus.lock_file, corpus.root / "artifacts" / "documents"):
+        found = attestation.maker(corpus.store, digest_of(artifact) or "")
+        assert found
+        assert found.missing() == []
+        assert found.expected_key() == found.stage_key
+        (one,) = found.objects
+        assert (one.uri, one.sha256) == (first.objects[0].uri, sha256)
+        said = dict(one.annotations or {})
+        named, again = said.pop("sources")
+        assert said == {"size": len(data), "path": f"{sha256[:2]}/{sha256[2:]}"}
+        assert (named["name"], named["licence"], named["licence_evidence"]) == ("text", "CC0-1.0", licence)
+        assert named["opt_out"] == OPT_OUT
+        assert (again["name"], again["licence_evidence"], again["opt_out"]) == ("again", None, None)
+
+
+def test_an_object_that_its_store_pins_is_attested_with_its_version(tmp_path: Path) -> None:
+    sha256, version = "a" * 64, "1700000000000000"
+    locked = LockedObject(uri="gs://bucket/a.txt", path=None, version=version, size=3, sha256=sha256)
+    said: dict[str, Any] = source("gs://bucket/*.txt", name="bucket")
+    said = dict(Source(**said))
+    lock = Lock(
+        format="cairn-sources-v1", recipe="b" * 64, tree=None, sources=(LockedSource(**said, objects=(locked,)),)
+    )
+    (one,) = lock.resources()
+    assert one.descriptor() == {
+        "uri": "gs://bucket/a.txt",
+        "digest": {"sha256": sha256},
+        "annotations": {"size": 3, "version": version, "sources": ["bucket"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            {"opt_out": {**OPT_OUT, "says": "reserved"}},
+            "source 'text': its rights are reserved: take it out of the recipe, or ask for a licence and give that as",
+        ),
+        ({"opt_out": {**OPT_OUT, "says": "unknown"}}, "opt_out.says: input should be 'allowed', 'reserved' or"),
+        ({"opt_out": {**OPT_OUT, "checked": "24.11.2026"}}, "opt_out.checked: input should be a valid date"),
+        ({"opt_out": {**OPT_OUT, "evidence": ""}}, "opt_out.evidence: string should have at least 1 character"),
+        ({"opt_out": {**OPT_OUT, "evidence": "https://u:p@a.example/"}}, "https URL with a user or password"),
+        ({"opt_out": {"says": "allowed"}}, "opt_out.checked: missing: add it"),
+        ({"licence_evidence": "https://a.example/?token=swordfish"}, "licence_evidence: https URL with token=…"),
+    ],
+)
+def test_evidence_that_cannot_be_relied_on_or_shown_is_refused_by_name(
+    corpus: Corpus, said: dict[str, Any], told: str
+) -> None:
+    corpus.put("a.txt", "a")
+    corpus.write_recipe(source("text", **said))
+    printed = corpus.door("snapshot", code=2)
+    assert told in printed
+    assert "params.yaml:" in printed
+    assert "swordfish" not in printed
+    assert len(printed.splitlines()) == 1
+    assert not corpus.lock_file.exists()
+
+
+def test_a_lock_file_of_before_there_was_evidence_is_taken_for_stale_and_made_anew(corpus: Corpus) -> None:
+    corpus.put("a.txt", "a")
+    corpus.write_recipe()
+    corpus.door("snapshot")
+    said = json.loads(corpus.lock_file.read_bytes())
+    for one in said["sources"]:
+        del one["licence_evidence"], one["opt_out"]
+    corpus.lock_file.write_text(json.dumps({**said, "recipe": "0" * 64}))
+    corpus.door("snapshot")
+    assert json.loads(corpus.lock_file.read_bytes())["sources"][0]["opt_out"] is None
 
 
 # Killed, or changed meanwhile

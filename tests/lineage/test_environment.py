@@ -46,6 +46,31 @@ def test_the_code_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.Mo
     environment.code.cache_clear()
 
 
+def test_hardware_is_named_with_its_memory_and_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = environment.hardware()
+    assert said["memory"] > 1 << 30
+    assert said["processor"]["count"] >= 1
+    # A stand-in for the driver's tool, with its output on a machine with two accelerators.
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\n"
+        '[ "$*" = "--query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits" ] || exit 2\n'
+        "echo 'NVIDIA H100 80GB HBM3, 81559, 550.54.15'\n"
+        "echo 'NVIDIA H100 80GB HBM3, [N/A], 550.54.15'\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    environment.hardware.cache_clear()
+    said = environment.hardware()
+    environment.hardware.cache_clear()
+    model = "NVIDIA H100 80GB HBM3"
+    assert said["accelerators"] == [{"model": model, "memory": 81559 << 20}, {"model": model, "memory": None}]
+    assert said["driver"] == "550.54.15"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate.'\nexit 9\n")
+    assert environment.hardware()["accelerators"] == []
+    environment.hardware.cache_clear()
+
+
 def test_a_package_that_is_not_installed_is_named() -> None:
     with pytest.raises(StageError, match="the package no-such-package is not installed"):
         environment.package_version("no-such-package")

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from cairn.errors import ArtifactError, SourceError, StageError, StoreError
-from cairn.lineage import attestation
-from cairn.lineage.artifact import digest_of
-from cairn.lineage.stage import Component, Outcome, Task, run_pinned, run_stage
-from cairn.lineage.store import Store
+from cairn.lineage import attestation, environment, signing
+from cairn.lineage.artifact import digest_of, read_artifact
+from cairn.lineage.model_signature import verify_model
+from cairn.lineage.stage import Component, Note, Outcome, Task, run_pinned, run_stage
+from cairn.lineage.store import Store, records
 from cairn.recipe import Section
 from cairn.resources import Resources
 
@@ -56,7 +57,11 @@ class Project:
         (root / "words").write_text("hello ")
 
     def run(
-        self, work: Callable[[Shout, Task], None] = shout, times: int = 1, component: Component = COMPONENT
+        self,
+        work: Callable[[Shout, Task], BaseException | None] = shout,
+        times: int = 1,
+        component: Component = COMPONENT,
+        note: Note | None = None,
     ) -> Outcome:
         return run_stage(
             component,
@@ -67,6 +72,7 @@ class Project:
             store=self.store,
             resources=Resources(workers=1, processes=1),
             home=self.root / ".cairn",
+            note=note,
         )
 
     def loud(self) -> str:
@@ -220,24 +226,135 @@ def test_the_attestation_says_what_went_in_and_what_came_out(project: Project) -
     digest = digest_of(project.root / "artifacts" / "loud")
     assert digest
     ((_, envelope),) = attestation.made(project.store, digest)
-    verified = attestation.verify(envelope, attestation.trusted_keys())
+    verified = attestation.verify(envelope, signing.trusted_keys())
     assert verified.outputs == {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
-    assert verified.inputs["words"] == digest_of(project.root / "words")
-    assert {"cairn", "requirements.lock", "requirements.torch-cpu.lock"} <= set(verified.inputs)
+    assert verified.inputs == {"words": digest_of(project.root / "words")}
+    assert {"requirements.lock", "requirements.torch-cpu.lock"} <= set(verified.locks)
+    assert all(map(project.store.has, verified.locks.values()))
+    assert verified.stage_key == verified.expected_key()
+    assert verified.missing() == []
     definition = verified.statement["predicate"]["buildDefinition"]
     assert definition["externalParameters"] == {"component": "shout", "version": "1.0.0", "section": {"times": 1}}
     assert definition["internalParameters"]["facts"] == {"seed": 7}
     assert definition["internalParameters"]["environment"]["packages"]["torch"].startswith("2.13.0")
 
 
+SIGNED = COMPONENT.model_copy(update={"signs": ("loud",)})
+
+
+def test_what_is_taken_away_has_its_signature_beside_it_and_a_lost_one_comes_back(project: Project) -> None:
+    project.run(component=SIGNED)
+    loud, beside = project.root / "artifacts" / "loud", project.root / "artifacts" / "loud.sig"
+    assert verify_model(beside.read_bytes(), read_artifact(loud), signing.trusted_keys())
+    first = beside.read_bytes()
+    beside.unlink()
+    assert project.run(never, component=SIGNED) is Outcome.UP_TO_DATE
+    assert beside.read_bytes() == first
+    shutil.rmtree(Path(project.store.url, "signatures"))  # as if a kill had come before it
+    project.run(times=2, component=SIGNED)
+    assert project.run(never, component=SIGNED) is Outcome.RESTORED
+    assert verify_model(beside.read_bytes(), read_artifact(loud), signing.trusted_keys())
+    assert beside.read_bytes() != first
+
+
+def test_on_pins_the_signature_is_in_the_store(project: Project) -> None:
+    project.store.put(project.root / "words")
+    made = run_pinned_with(project, shout, component=SIGNED)[1]
+    ((_, bundle),) = records(project.store, f"signatures/{made['loud']}")
+    artifact = project.store.pin(made["loud"])
+    assert artifact
+    assert verify_model(bundle, artifact, signing.trusted_keys())
+    shutil.rmtree(Path(project.store.url, "signatures"))
+    assert run_pinned_with(project, never, component=SIGNED)[0] is Outcome.UP_TO_DATE
+    assert len(list(records(project.store, f"signatures/{made['loud']}"))) == 1
+
+
+def attested(project: Project) -> attestation.Attestation:
+    """The newest attestation of what the stage made."""
+    found = attestation.maker(project.store, digest_of(project.root / "artifacts" / "loud") or "")
+    assert found
+    return found
+
+
+def test_every_launch_that_worked_on_it_is_attested_and_a_damaged_line_is_told(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(section: Shout, task: Task) -> None:
+        raise SourceError("words:3: not a word")
+
+    for image in ("registry/cairn@sha256:one", "registry/cairn@sha256:two"):
+        monkeypatch.setenv("CAIRN_IMAGE", image)
+        with pytest.raises(SourceError):
+            project.run(fail)
+    (log,) = (project.root / ".cairn" / "work").glob("*/attempts.jsonl")
+    log.write_bytes(log.read_bytes() + b'{"invocation": "cut sh')
+    monkeypatch.delenv("CAIRN_IMAGE")
+    project.run()
+    assert f"{log}:3: cannot be read" in capsys.readouterr().err
+    found = attested(project)
+    first, second, damaged, last = found.attempts
+    images = ["registry/cairn@sha256:one", "registry/cairn@sha256:two", None]
+    assert [one["image"] for one in (first, second, last)] == images
+    assert damaged == {"damaged": 3}
+    assert last["invocation"] == found.invocation
+    assert last["started"] == found.started <= found.finished
+    assert last["code"] == found.code.sha256
+    assert last["packages"] == found.packages
+    assert last["processor"] == found.environment["processor"]
+    assert len({first["invocation"], second["invocation"], last["invocation"]}) == 3
+    project.run(times=2)
+    assert len(attested(project).attempts) == 1
+
+
+def test_a_killed_launch_is_among_the_attempts(project: Project) -> None:
+    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
+    subprocess.run([sys.executable, "-c", child, str(project.root), "in the work", "1"], check=False)
+    project.run()
+    killed, last = attested(project).attempts
+    assert killed["invocation"] != last["invocation"]
+    assert killed["code"] == last["code"]
+
+
+def test_what_differs_from_the_commit_is_in_the_store(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = project.root / "checkout"
+    (checkout / "cairn").mkdir(parents=True)
+    (checkout / "cairn" / "a.py").write_text("x = 1\n")
+    (checkout / "requirements.lock").write_text("torch==2\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=checkout, check=True)
+    (checkout / "cairn" / "a.py").write_text("x = 2\n")
+    (checkout / "cairn" / "new.py").write_text("y = 1\n")
+    monkeypatch.setattr(environment, "ROOT", checkout)
+    caches = (environment.code, environment.difference, environment.locks, environment.lock_files)
+    for cached in caches:
+        cached.cache_clear()
+    project.run()
+    for cached in caches:
+        cached.cache_clear()
+    found = attested(project)
+    assert found.code.dirty
+    assert found.code.difference
+    patch = project.store.read_member(found.code.difference, "")
+    subprocess.run(["git", "clone", "-q", str(checkout), str(project.root / "clone")], check=True)
+    subprocess.run(["git", "apply"], cwd=project.root / "clone", input=patch, check=True)
+    assert (project.root / "clone" / "cairn" / "a.py").read_text() == "x = 2\n"
+    assert (project.root / "clone" / "cairn" / "new.py").read_text() == "y = 1\n"
+    assert project.store.read_member(found.locks["requirements.lock"], "") == b"torch==2\n"
+    monkeypatch.setattr(environment, "ROOT", project.root / "clone")
+    rebuilt = environment.code()
+    for cached in caches:
+        cached.cache_clear()
+    assert (rebuilt["sha256"], rebuilt["commit"]) == (found.code.sha256, found.code.commit)
+
+
 def run_pinned_with(
-    project: Project, work: Callable[[Shout, Task], None], **more: Any
+    project: Project, work: Callable[[Shout, Task], None], component: Component = COMPONENT, **more: Any
 ) -> tuple[Outcome, dict[str, str]]:
     """Run the stage as a machine does that has nothing but the store."""
     digest = digest_of(project.root / "words")
     assert digest
     return run_pinned(
-        COMPONENT,
+        component,
         Shout(),
         work,
         inputs={"words": digest},
@@ -376,3 +493,24 @@ def test_two_runs_of_one_stage_do_not_work_at_once(project: Project) -> None:
 def test_an_output_left_empty_is_a_defect(project: Project) -> None:
     with pytest.raises(RuntimeError, match="left its output loud empty"):
         project.run(lambda section, task: None)
+
+
+def test_what_a_stage_did_is_noted_once_its_outputs_are_in_place(project: Project) -> None:
+    noted: list[tuple[Any, ...]] = []
+
+    def note(inputs: Any, outputs: Any, outcome: Outcome) -> None:
+        there = {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
+        assert (dict(inputs), dict(outputs)) == ({"words": digest_of(project.root / "words")}, there)
+        noted.append((outcome, inputs))
+
+    def too_late(section: Shout, task: Task) -> KeyboardInterrupt:
+        shout(section, task)
+        return KeyboardInterrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        project.run(too_late, note=note)
+    project.run(never, note=note)
+    project.store.put(project.root / "artifacts" / "loud")
+    shutil.rmtree(project.root / "artifacts" / "loud")
+    project.run(never, note=note)
+    assert [outcome for outcome, _ in noted] == [Outcome.RAN, Outcome.UP_TO_DATE, Outcome.RESTORED]

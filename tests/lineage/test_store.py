@@ -15,7 +15,8 @@ import pytest
 
 from cairn.errors import ArtifactError, StoreError
 from cairn.lineage.artifact import Artifact, read_artifact
-from cairn.lineage.store import Store, read_pin_file, write_pin_file
+from cairn.lineage.pins import read_pin_file, write_pin_file
+from cairn.lineage.store import Store
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])

@@ -51,6 +51,7 @@ def small_recipe() -> dict[str, Any]:
         "batch": 4,
         "micro_batch": 2,
         "checkpoint_every": 20,
+        "keep_every": 100,
         "evaluate_every": 75,
         "log_every": 1,
     }
@@ -84,6 +85,8 @@ class Project:
         shutil.copytree(ROOT / ".dvc" / "plots", root / ".dvc" / "plots")
         for package in CODE:
             shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for lock in ROOT.glob("requirements*.lock"):
+            shutil.copy(lock, root)
         (root / ".gitignore").write_text("/.cairn/\n/artifacts/\n/dvc_plots/\n__pycache__/\n")
         project.git("init", "-q", "-b", "main")
         project.commit("A small project")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
+from cairn.lineage.statement import Resource
 from cairn.lineage.store import Store
 from pipelines.stages import NAMES
 from tests.pipelines.project import ARTIFACTS, Project
@@ -33,20 +34,26 @@ def test_every_artifact_has_a_signed_statement_of_what_made_it(built: Project) -
     store = Store(str(built.root / ".cairn" / "store"))
     digests = built.digests()
     inputs = {}
+    read: tuple[Resource, ...] = ()
     for name in ARTIFACTS:
         digest = digests[name]
         assert digest
         envelopes = [envelope for _, envelope in attestation.made(store, digest)]
         assert len(envelopes) == 1, name
-        inputs[name] = attestation.verify(envelopes[0], attestation.trusted_keys()).inputs
+        verified = attestation.verify(envelopes[0], signing.trusted_keys())
+        assert verified.missing() == []
+        assert verified.expected_key() == verified.stage_key
+        inputs[name] = verified.inputs
+        read = verified.objects or read
     assert inputs["scores"]["model"] == digests["model"]
     assert inputs["model"]["checkpoint"] == digests["checkpoint"]
     assert inputs["checkpoint"]["tokens"] == digests["tokens"]
     assert inputs["tokens"]["documents"] == digests["documents"]
     sources = inputs["documents"]["sources"]
     (lock,) = [envelope for _, envelope in attestation.made(store, sources)]
-    objects = attestation.verify(lock, attestation.trusted_keys()).inputs
-    assert sum(name.endswith(".txt") for name in objects) == 120
+    objects = attestation.verify(lock, signing.trusted_keys()).objects
+    assert sum((one.uri or "").endswith(".txt") for one in objects) == 120
+    assert read == objects
 
 
 def test_a_second_repro_runs_nothing(built: Project) -> None:

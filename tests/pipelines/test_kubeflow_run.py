@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from cairn.lineage.artifact import digest_of
+from cairn.lineage.pins import read_pin_file
+from cairn.lineage.runs import names, read
 from cairn.lineage.stage import Component
-from cairn.lineage.store import Store, read_pin_file
+from cairn.lineage.store import Store
 from components.report.page import checkpoint_of, with_times
 from components.report.times import times_of
 from pipelines.pretraining import COMPILED
@@ -130,6 +132,13 @@ def test_a_second_run_does_nothing_and_hands_on_the_same_pins(runs: Runs, built:
     assert runs.pods.project.ran(runs.again) == []
     assert all(f"{name}: up to date" in runs.again for name in NAMES)
     assert runs.pods.digests("again") == expected(built)
+
+
+def test_each_run_notes_the_stages_that_it_finished(runs: Runs) -> None:
+    store = Store(str(runs.pods.store))
+    killed, finished, again = sorted((set(read(store, run)) for run in names(store)), key=len)
+    assert killed == {"snapshot", "ingest", "tokenize"}
+    assert finished == again == set(NAMES)
 
 
 def test_nothing_of_a_finished_run_is_left_but_what_is_in_the_store(runs: Runs) -> None:

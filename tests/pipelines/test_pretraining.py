@@ -79,7 +79,8 @@ def test_every_input_comes_from_the_stage_that_makes_it(pipeline: dict[str, Any]
         }
         for artifact in stage.inputs
     }
-    given = {name: {"componentInputParameter": name} for name in ("recipe", "store")}
+    given: dict[str, Any] = {name: {"componentInputParameter": name} for name in ("recipe", "store")}
+    given["run"] = {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}  # Kubeflow's own name of the run
     if not stage.inputs:
         given["locked"] = {"componentInputParameter": "locked"}
     assert task["inputs"].get("artifacts", {}) == edges
@@ -108,6 +109,7 @@ def test_a_container_runs_the_door_of_its_component(pipeline: dict[str, Any], st
     assert container["command"] == ["python3", "-m", f"components.{stage.name}", "kubeflow"]
     arguments = container["args"]
     assert arguments[:2] == ["--for-version", Component.of(f"components.{stage.name}").version]
+    assert "--run={{$.inputs.parameters['run']}}" in arguments
     for artifact in stage.inputs:
         assert f"{artifact}={{{{$.inputs.artifacts['{artifact}'].path}}}}" in arguments
         assert f"{artifact}={{{{$.inputs.parameters['{artifact}_digest']}}}}" in arguments

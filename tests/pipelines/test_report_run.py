@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.store import Store
 from components.report.page import checkpoint_of, with_times
@@ -69,7 +69,7 @@ def test_the_copy_for_a_person_has_the_times_of_the_attestation(built: Project) 
     times = times_of(store, checkpoint_of(html))
     assert times is not None
     (envelope,) = [envelope for _, envelope in attestation.made(store, checkpoint_of(html))]
-    said = attestation.verify(envelope, attestation.trusted_keys()).statement
+    said = attestation.verify(envelope, signing.trusted_keys()).statement
     facts = said["predicate"]["buildDefinition"]["internalParameters"]["facts"]
     assert (times.seconds, times.tokens_per_second) == (facts["seconds"], facts["tokens_per_second"])
     page = Page(with_times(html, times))

@@ -1,0 +1,34 @@
+"""What no audit can know, told with each: a verdict is worth no more than what it rests on."""
+
+from collections.abc import Mapping
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cairn.audit.verdicts import Audit, Verdict
+
+
+def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_bytes: bool) -> list[str]:
+    """One sentence for each thing that this audit took on trust."""
+    stages = [node for node in audit.nodes.values() if node.kind == "stage"]
+    again = {Verdict.REPRODUCED, Verdict.CLOSE}
+    said_of = {node.id: {one.verdict for one in node.findings} for node in stages}
+    told = [node for node in stages if Verdict.ATTESTED in said_of[node.id] and not again & said_of[node.id]]
+    trusted = ", ".join(sorted(key[:12] for key in keys)) or "none"
+    said = [
+        f"Who holds the trusted keys ({trusted}), and whether anybody else has them.",
+        "When anything happened: times are claimed, for no timestamp authority signed them.",
+        "Whether there was something else: an attestation proves what went in, not that nothing else did.",
+    ]
+    if told:
+        names = ", ".join(dict.fromkeys(node.name for node in told))
+        said.append(
+            f"Whether the work was done as attested, where it was not done again: of {names} there is the word of "
+            "whoever holds the key."
+        )
+    if any(node.kind == "object" for node in audit.nodes.values()):
+        said.append("Whether the licences are what the recipe says: they are recorded, not judged.")
+    if any(node.kind == "code" for node in audit.nodes.values()):
+        said.append("Whether the code did what it seems to: that takes somebody who reads it.")
+    if not read_bytes:
+        said.append("Whether the bytes are right: they were not read (--no-bytes).")
+    return said

@@ -1,0 +1,194 @@
+"""An audit as one HTML page that needs nothing else: what is wrong, the graph, what cannot be known, every verdict."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import components.report.page
+from cairn.audit.document import counts
+from cairn.audit.drawing import NARROW, WIDE, colour, drawing, words
+from cairn.audit.text import named
+from cairn.audit.verdicts import WRONG, Audit, Edge, Finding, Node, Verdict
+from components.report.markup import Markup, breakable, join, tag
+from components.report.table import Cell, Column, table
+
+FORMAT = "cairn-audit-page-v1"
+DETAILS = 50  # of one finding; the JSON has all
+MEANINGS = {
+    Verdict.BYTES_MATCH: "read and hashed now: they are the bytes of the digest",
+    Verdict.ATTESTED: "signed by a trusted key; what it speaks of was not looked at",
+    Verdict.REPRODUCED: "done again now, to the same bytes",
+    Verdict.CLOSE: "done again now, to within the tolerance that is told",
+    Verdict.MISSING: "spoken of, and not to be had",
+    Verdict.TAMPERED: "there, and not what its digest or its signature says",
+    Verdict.UNSIGNED: "signed by nobody who is trusted",
+    Verdict.INCOMPLETE: "signed, and silent on something that it has to say",
+    Verdict.CONFLICT: "two claims that cannot both be true",
+}
+
+
+def page(audit: Audit, store: str, keys: Iterable[str]) -> str:
+    """The whole page. The same audit gives the same bytes; nothing is loaded from anywhere, and there is no script.
+
+    Args:
+        store: URL of the store that was asked.
+        keys: ids of the keys that were trusted.
+    """
+    reports = Path(components.report.page.__file__).parent
+    files = [reports / "figures.css", reports / "page.css", Path(__file__).parent / "page.css"]
+    style = Markup("".join(path.read_text(encoding="utf-8") for path in files))
+    allowed = base64.b64encode(hashlib.sha256(style.text.encode()).digest()).decode()
+    target = audit.nodes[audit.target]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="generator", content=FORMAT),
+        # A second wall behind the escaping: nothing is fetched, and no script runs.
+        tag(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content=f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'",
+        ),
+        tag("title", f"Audit of {target.name} {target.digest[:12]}"),
+        tag("style", style),
+    )
+    body = tag(
+        "body",
+        tag(
+            "main",
+            _header(audit, target, store, sorted(keys)),
+            _faults(audit),
+            _graph(audit),
+            _limits(audit),
+            _tables(audit),
+        ),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
+
+
+def _header(audit: Audit, target: Node, store: str, keys: Sequence[str]) -> Markup:
+    wrong = len(audit.wrong)
+    objects = sum(node.kind == "object" for node in audit.nodes.values())
+    stages = sum(node.kind == "stage" for node in audit.nodes.values())
+    lead = (
+        f"{wrong} {'finding is' if wrong == 1 else 'findings are'} wrong."
+        if wrong
+        else "Nothing is wrong with what was looked at."
+    )
+    found = counts(finding for _, finding in audit.findings())
+    rows: list[list[Cell]] = [
+        [_verdict(verdict), f"{found[verdict.value]:,}", meaning]
+        for verdict, meaning in MEANINGS.items()
+        if verdict.value in found
+    ]
+    asked = [("store", store), *(("trusted key", key) for key in keys), ("sha256", target.digest)]
+    return tag(
+        "header",
+        tag("p", "Audit", class_="kicker"),
+        tag("h1", breakable(target.name), " ", tag("span", target.digest[:12], class_="digest-of")),
+        tag("p", f"{lead} Walked back over {stages} runs of stages to {objects:,} objects of sources.", class_="lead"),
+        tag("div", table("Verdicts", [Column("verdict", "word"), Column("how often"), Column("meaning", "word")], rows),
+            class_="verdicts"),  # fmt: skip
+        table(
+            "What was asked",
+            [Column("", "word"), Column("", "digest")],
+            [[name, tag("code", breakable(value))] for name, value in asked],
+        ),
+    )
+
+
+def _faults(audit: Audit) -> Markup:
+    wrong = audit.wrong
+    if not wrong:
+        return Markup("")
+    items = []
+    for holder, finding in wrong:
+        shown = [tag("li", breakable(one)) for one in finding.details[:DETAILS]]
+        if len(finding.details) > DETAILS:
+            shown.append(tag("li", f"and {len(finding.details) - DETAILS:,} more"))
+        items.append(
+            tag(
+                "li",
+                _verdict(finding.verdict),
+                " ",
+                tag("strong", breakable(named(audit, holder))),
+                " ",
+                breakable(finding.said),
+                *([tag("ul", *shown)] if shown else []),
+            )
+        )
+    return tag("section", tag("h2", "What is wrong"), tag("ul", *items, class_="faults"))
+
+
+def _graph(audit: Audit) -> Markup:
+    said = (
+        "What was audited is at the top; below each thing is what it was made by and from, down to the sources. Round "
+        "boxes are runs of stages. A dashed line is a claim that does not hold."
+    )
+    drawn = [drawing(audit, "graph", WIDE, "wide"), drawing(audit, "graph-narrow", NARROW, "narrow")]
+    scrolled = tag("div", *drawn, class_="scroll", tabindex="0", role="region", aria_label="The graph")
+    return tag("section", tag("h2", "What it was made from"), tag("p", said), scrolled)
+
+
+def _limits(audit: Audit) -> Markup:
+    return tag(
+        "section",
+        tag("h2", "What this audit cannot know"),
+        tag("ul", *(tag("li", limit) for limit in audit.limits), class_="limits"),
+    )
+
+
+def _tables(audit: Audit) -> Markup:
+    nodes = sorted(audit.nodes.values(), key=lambda one: (not _is_wrong(one.findings), one.kind == "object"))
+    main = [one for one in nodes if one.kind != "object" or _is_wrong(one.findings)]
+    rest = [one for one in nodes if one.kind == "object" and not _is_wrong(one.findings)]
+    edges = sorted(audit.edges, key=lambda one: not _is_wrong(one.findings))
+    to_objects = {node.id for node in rest}
+    main_edges = [one for one in edges if one.head not in to_objects or _is_wrong(one.findings)]
+    rest_edges = [one for one in edges if one.head in to_objects and not _is_wrong(one.findings)]
+    parts = [
+        tag("h2", "Every verdict"),
+        table("Nodes", NODE_COLUMNS, [_row(one) for one in main]),
+        table("Edges", EDGE_COLUMNS, [_edge_row(audit, one) for one in main_edges]),
+    ]
+    if rest:
+        parts.append(_folded(f"{len(rest):,} objects of sources", table("Objects", NODE_COLUMNS, [_row(one) for one in rest])))
+        rows = [_edge_row(audit, one) for one in rest_edges]
+        parts.append(_folded(f"{len(rest_edges):,} edges to them", table("Edges to objects", EDGE_COLUMNS, rows)))
+    return tag("section", *parts, class_="every")
+
+
+NODE_COLUMNS = [Column("node", "word"), Column("kind", "word"), Column("verdicts", "word"), Column("what was found", "word")]
+EDGE_COLUMNS = [Column("edge", "word"), Column("verdicts", "word"), Column("what was found", "word")]
+
+
+def _row(node: Node) -> list[Cell]:
+    name = join([breakable(node.name), " ", tag("code", node.digest[:12])])
+    return [name, node.kind, _verdicts(node.findings), _said(node.findings)]
+
+
+def _edge_row(audit: Audit, edge: Edge) -> list[Cell]:
+    return [breakable(named(audit, edge)), _verdicts(edge.findings), _said(edge.findings)]
+
+
+def _verdicts(findings: Sequence[Finding]) -> Markup:
+    return tag("span", words(findings), class_=f"said {colour(findings)}")
+
+
+def _verdict(verdict: Verdict) -> Markup:
+    return tag("span", verdict.value, class_=f"said {colour([Finding(verdict, '')])}")
+
+
+def _said(findings: Sequence[Finding]) -> Markup:
+    return join([tag("div", breakable(one.said)) for one in findings])
+
+
+def _folded(summary: str, content: Markup) -> Markup:
+    return tag("details", tag("summary", summary), content)
+
+
+def _is_wrong(findings: Sequence[Finding]) -> bool:
+    return any(one.verdict in WRONG for one in findings)

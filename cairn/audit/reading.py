@@ -1,0 +1,155 @@
+"""Files read and hashed, wherever they lie: in constant memory, on every processor, each file once.
+
+What cannot be read is told, not raised: one bad file must not keep an auditor from the next.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock, local
+from typing import Any, BinaryIO
+
+from fsspec.implementations.local import LocalFileSystem
+
+from cairn.errors import CairnError, one_line
+from cairn.lineage.filesystem import open_url, reaching, size_of
+from cairn.progress import progress
+from cairn.resources import Resources
+from components.snapshot.objects import open_version
+
+# Small enough to stay in a processor's second cache between the copy from the page cache and the hash: 256 KiB reads at
+# 84 % of the speed of sha256 alone, 8 MiB at 78 % (one core, SHA-NI).
+BLOCK = 256 << 10
+REQUESTS = 16  # to a store that is not a disk of ours, in flight at once
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where bytes lie: a path or URL, and for an object that its store keeps in versions, which one."""
+
+    url: str
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found at a place."""
+
+    size: int | None
+    """Bytes; None where there is nothing, or nothing that can be read."""
+    sha256: str | None = None
+    """None where the bytes were not read."""
+    error: str = ""
+    """Why it could not be read, in one line."""
+
+
+class Reader:
+    """Looks at places, and remembers what was there."""
+
+    def __init__(self, read_bytes: bool) -> None:
+        self.read_bytes = read_bytes
+        self.seen: dict[Place, Seen] = {}
+        self._by_file: dict[tuple[int, int], Seen] = {}
+        """By device and inode: a file under two names, as in a DVC cache of links, is read once."""
+        self._buffers = local()
+
+    def look(self, places: Iterable[Place]) -> None:
+        """Look at every place that was not looked at before; afterwards `seen` has it. Progress is shown in bytes."""
+        new = sorted(set(places) - self.seen.keys())
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            for place, seen in zip(new, threads.map(_measure, new), strict=True):
+                self.seen[place] = seen
+        if not self.read_bytes:
+            return
+        there = [place for place in new if self.seen[place].size is not None]
+        # The largest first, so that no processor is left with one at the end.
+        there.sort(key=lambda place: -(self.seen[place].size or 0))
+        total = sum(self.seen[place].size or 0 for place in there)
+        here = [place for place in there if _is_file(place)]
+        away = [place for place in there if not _is_file(place)]
+        lock = Lock()
+        with progress("audit", total, "bytes") as shown:
+
+            def hash_one(place: Place) -> None:
+                def advance(amount: int) -> None:
+                    with lock:
+                        shown.advance(amount)
+
+                self.seen[place] = self._hash(place, advance)
+
+            for group, workers in ((here, Resources.from_environment().workers), (away, REQUESTS)):
+                with ThreadPoolExecutor(workers) as threads:
+                    list(threads.map(hash_one, group))
+
+    def _hash(self, place: Place, advance: Any) -> Seen:
+        try:
+            if not _is_file(place):
+                with reaching(place.url), _opened(place) as source:
+                    return self._digest(source, advance)
+            with open(place.url, "rb", buffering=0) as source:
+                stat = os.fstat(source.fileno())
+                key = stat.st_dev, stat.st_ino
+                known = self._by_file.get(key)
+                if known is not None:
+                    advance(known.size)
+                    return known
+                self._by_file[key] = seen = self._digest(source, advance)
+                return seen
+        except (CairnError, OSError) as error:
+            return Seen(None, error=one_line(error))
+
+    def _digest(self, source: Any, advance: Any) -> Seen:
+        try:
+            buffer: bytearray = self._buffers.block
+        except AttributeError:
+            buffer = self._buffers.block = bytearray(BLOCK)
+        view, sha256, size = memoryview(buffer), hashlib.sha256(), 0
+        while count := source.readinto(buffer):
+            sha256.update(view[:count])
+            size += count
+            advance(count)
+        return Seen(size, sha256.hexdigest())
+
+
+def read_small(place: Place, sha256: str) -> bytes | None:
+    """The bytes at a place, if they are those of the digest; else None."""
+    try:
+        if _is_file(place):
+            with open(place.url, "rb") as file:
+                data = file.read()
+        else:
+            with reaching(place.url), _opened(place) as source:
+                data = source.read()
+    except (CairnError, OSError):
+        return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def _is_file(place: Place) -> bool:
+    return "://" not in place.url
+
+
+def _measure(place: Place) -> Seen:
+    """The size of what is at a place."""
+    try:
+        if place.version is not None:
+            return Seen(0)  # its store tells when it is opened
+        if _is_file(place):
+            return Seen(os.stat(place.url).st_size) if os.path.isfile(place.url) else Seen(None)
+        filesystem, path = open_url(place.url)
+        with reaching(place.url):
+            return Seen(size_of(filesystem, path))
+    except (CairnError, OSError) as error:
+        return Seen(None, error=one_line(error))
+
+
+def _opened(place: Place) -> BinaryIO:
+    if place.version is not None:
+        return open_version(place.url, place.version)
+    filesystem, path = open_url(place.url)
+    if isinstance(filesystem, LocalFileSystem):  # file://…
+        return open(path, "rb", buffering=0)
+    opened: BinaryIO = filesystem.open(path, "rb", block_size=8 << 20, cache_type="readahead")
+    return opened

@@ -1,0 +1,167 @@
+"""Training steps, done again by the real launcher and trainer: from the seed, or from a state that was kept.
+
+What is compared: every line of the training log (loss, gradient norm, rate, development scores), every state that was
+kept on the way, and, where the last step is among those that are done again, the finished checkpoint.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cairn.audit.replay.job import Job, UnavailableError
+from cairn.audit.verdicts import WRONG, Finding, Verdict
+from cairn.errors import ArtifactError
+
+FIRST = 20  # steps from the seed that are done again when nobody asks for others
+TOLERANCE = {"loss": 0.02, "development": 0.02, "grad_norm": 0.25, "weights": 0.1}
+"""Largest difference, as a share, where the surroundings are other: of a logged number, and of a weight as a share of
+the largest of its tensor. Muon works in bfloat16, so other kernels part slowly: docs/lineage.md has numbers."""
+
+
+def replay(job: Job) -> Finding:
+    """Do the steps of the sample again; the worst of what was found."""
+    found = [_stretch(job, first, last) for first, last in stretches(job)]
+    wrong = [one for one in found if one.verdict in WRONG]
+    close = [one for one in found if one.verdict is Verdict.CLOSE]
+    verdict = (wrong or close or found)[0].verdict
+    details = dict.fromkeys(detail for one in (wrong or found) for detail in one.details)
+    return Finding(verdict, "; ".join(one.said for one in (wrong or found)), tuple(details))
+
+
+def stretches(job: Job) -> list[tuple[int, int]]:
+    """Which steps are done again: (a, b] is those after step a up to step b. Each begins at the seed or a kept state.
+
+    Raises UnavailableError when steps are asked for that the run does not have.
+    """
+    steps = job.section.steps
+    if job.sample.steps is not None:
+        first, last = job.sample.steps
+        if not 0 <= first < last <= steps:
+            raise UnavailableError(f"steps {first}..{last} are asked for, and it has {steps}")
+        return [(max(at for at in (0, *_kept(job)) if at <= first), last)]
+    if job.sample.size is None:
+        return [(0, steps)]
+    begun, kept = (0, min(max(FIRST, job.section.log_every), steps)), _kept(job)
+    return [begun, (kept[-1], steps)] if kept else [begun]
+
+
+def _kept(job: Job) -> list[int]:
+    """The steps of the states that stayed with the optimizer, in order."""
+    names = [Path(path) for path in job.files(job.attested.outputs["optimizer"]) if path.startswith("steps/")]
+    return sorted(int(name.stem) for name in names if name.suffix == ".safetensors" and name.stem.isdecimal())
+
+
+def _stretch(job: Job, first: int, last: int) -> Finding:
+    """Do the steps after `first` up to `last` again."""
+    from components.pretrain.launch import pretrain
+    from trainer.checkpoint import take_up
+
+    folder = job.scratch / f"{first}"
+    checkpoint, optimizer, work = (folder / name for name in ("checkpoint", "optimizer", "work"))
+    for path in (checkpoint, optimizer):
+        path.mkdir(parents=True)
+    log = (job.output("checkpoint", ["training.jsonl"]) / "training.jsonl").read_bytes()
+    begun = "from the seed"
+    if first:
+        names = [f"steps/{first:08d}{suffix}" for suffix in (".safetensors", ".json")]
+        begun = f"from the state kept at step {first}, which is taken as attested"
+        try:
+            take_up(job.output("optimizer", names) / names[0], log, work)
+        except ArtifactError as error:
+            return job.wrong("a state that was kept does not fit the log of the run", [str(error)])
+    work.mkdir(parents=True, exist_ok=True)
+    fixed = job.section.mode == "strict"
+    interrupted = pretrain(
+        job.section,
+        tokens=job.input("tokens"),
+        checkpoint=checkpoint,
+        optimizer=optimizer,
+        work=work,
+        # Only in strict mode do other numbers of processes give the same bits.
+        resources=job.resources if fixed else replace(job.resources, processes=job.attested.facts["world_size"]),
+        name=f"replay-{job.attested.stage_key[:12]}",
+        facts={},
+        until=last,
+        board=False,
+    )
+    if interrupted is not None:
+        raise interrupted
+    said = f"steps {first + 1} to {last} of {job.section.steps} were trained again {begun}"
+    return _compared(job, folder, log, first, last, said)
+
+
+def _compared(job: Job, folder: Path, log: bytes, first: int, last: int, said: str) -> Finding:
+    """What was made again, beside what is attested."""
+    try:
+        then, now = _lines(log, first, last), _lines((folder / "work" / "training.jsonl").read_bytes(), first, last)
+    except ArtifactError as error:
+        return job.wrong(said, [str(error)])
+    odd, far = list(_lines_apart(then, now, 0.0)), list(_lines_apart(then, now, 1.0))
+    kept = job.files(job.attested.outputs["optimizer"])
+    for state in sorted((folder / "work" / "kept").glob("*.safetensors")):
+        if kept.get(f"steps/{state.name}") != _sha256(state):
+            odd.append(f"the state kept at step {int(state.stem)} is another")
+    finished = last == job.section.steps
+    if finished:
+        odd += job.compare({"checkpoint": folder / "checkpoint"})
+        made = _files(folder / "optimizer")
+        odd += [f"optimizer: {name}: other bytes" for name in made if kept.get(name) != made[name]]
+    if not now and not finished:
+        raise UnavailableError(f"nothing was logged of the steps {first + 1} to {last}: ask for more of them")
+    if not odd:
+        lines = f"{len(now)} lines of the log are equal"
+        return job.same(f"{said}: {lines}{', and so are the final weights, bit for bit' if finished else ''}")
+    apart = ""
+    if finished:
+        from trainer.checkpoint import largest_difference
+
+        share, name = largest_difference(job.output("checkpoint"), folder / "checkpoint")
+        apart = f"; the weights differ by {share:.3g} of the largest of a tensor, in {name}, at most"
+        if not share <= TOLERANCE["weights"]:
+            far.append(f"the weights are further apart than {TOLERANCE['weights']}")
+    told = f"{said}: not the same{apart}; tolerance as a share: {', '.join(f'{n} {s}' for n, s in TOLERANCE.items())}"
+    return job.wrong(told, [*far, *odd]) if far else _nearly(job, told, odd)
+
+
+def _nearly(job: Job, said: str, odd: list[str]) -> Finding:
+    """Within the tolerance: in fast mode, or compiled, not even one machine promises the same bits."""
+    if job.section.mode == "strict" and not job.section.compile:
+        return job.close(said, odd)
+    return Finding(Verdict.CLOSE, said, (*odd[:3], *job.other_surroundings))
+
+
+def _lines(log: bytes, first: int, last: int) -> list[dict[str, Any]]:
+    """The lines of these steps. Raises ArtifactError when the log is none."""
+    try:
+        lines = [json.loads(line) for line in log.splitlines()]
+        return [line for line in lines if first < line["step"] <= last]
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError("training.jsonl holds something that is no line of a training log") from None
+
+
+def _lines_apart(then: list[dict[str, Any]], now: list[dict[str, Any]], allowed: float) -> Iterator[str]:
+    """Numbers of two logs that differ by more than `allowed` times their tolerance."""
+    steps = {line["step"]: line for line in now}
+    for line in then:
+        again = steps.pop(line["step"], None)
+        if again is None or again.keys() != line.keys():
+            yield f"step {line['step']}: the line has other numbers, or there is none when trained again"
+            continue
+        for name, value in line.items():
+            share = TOLERANCE.get("development" if name.startswith("development") else name, 0.0)
+            if not abs(again[name] - value) <= allowed * share * abs(value):
+                yield f"step {line['step']}: {name} was {value}, is {again[name]}"
+    for step in steps:
+        yield f"step {step}: the log has no line of it"
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

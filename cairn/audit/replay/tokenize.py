@@ -1,0 +1,154 @@
+"""Tokenize: sampled shards of documents are encoded again, and compared byte for byte with the token shards of them.
+
+A tokenizer that was trained from this text is trained again when the text is small, or when there is no limit to the
+sample: then the whole stage is run again.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cairn.audit.replay.job import Job
+from cairn.audit.replay.whole import run_again
+from cairn.audit.verdicts import Finding
+from cairn.errors import ArtifactError, StageError
+from components.tokenize.tokenize import SPLITS, SUFFIXES, Unit, encode_shard
+
+TRAIN_AGAIN = 8_000_000
+"""Bytes of text of the train split up to which the tokenizer is trained again: some 3 seconds on two cores."""
+
+
+def replay(job: Job) -> Finding:
+    """Encode the sample again; train the tokenizer again where that is cheap."""
+    if job.sample.size is None:
+        odd = job.compare(run_again(job, {"documents": job.input("documents")}))
+        if odd:
+            return job.other("the stage was run again and made another tokenizer or other tokens", odd)
+        return job.same("the tokenizer was made, and all documents were encoded again, to the same bytes")
+    try:
+        ledger = json.loads((job.input("documents", ["ledger.json"]) / "ledger.json").read_bytes())
+        manifest = json.loads((job.output("tokens", ["tokens.json"]) / "tokens.json").read_bytes())
+        return _sampled(job, ledger, manifest)
+    except (ValueError, KeyError, TypeError) as error:
+        return job.wrong("documents or tokens are not in the form of their kind", [f"{type(error).__name__}: {error}"])
+
+
+def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Finding:
+    tokenizer = job.output("tokenizer") / "tokenizer.json"
+    odd, made = _tokenizer(job, ledger, manifest, tokenizer.read_bytes())
+    documents, tokens = (
+        job.files(digest) for digest in (job.attested.inputs["documents"], job.attested.outputs["tokens"])
+    )
+    shards = sorted(path for path in documents if path.partition("/")[0] in SPLITS)
+    drawn = job.draw(shards)
+    folder = job.input("documents", [*drawn, "ledger.json"])
+    sidecars = _Sidecars(job, sorted(path for path in tokens if path.endswith(".parquet")))
+    for index, path in enumerate(drawn):
+        split = path.partition("/")[0]
+        unit = Unit(
+            shard=folder / path,
+            split=split,
+            index=index,
+            tokenizer=tokenizer,
+            end_of_text=job.section.end_of_text,
+            dtype=manifest["dtype"],
+            folder=job.scratch / "shards",
+            shard_tokens=job.section.shard_tokens,
+        )
+        try:
+            again = encode_shard(unit)["shards"]
+        except (StageError, ArtifactError) as error:
+            odd.append(str(error))
+            continue
+        odd += _compared(again, split, path, tokens, manifest["splits"][split]["shards"], sidecars)
+    said = f"{len(drawn)} of {len(shards)} shards of documents were encoded again (seed {job.sample.seed}); {made}"
+    return job.other(f"{said}: not the same", odd) if odd else job.same(f"{said}: the same bytes")
+
+
+def _tokenizer(job: Job, ledger: dict[str, Any], manifest: dict[str, Any], data: bytes) -> tuple[list[str], str]:
+    """What is wrong with the tokenizer and what the manifest says of the whole; and how the tokenizer was looked at."""
+    from components.tokenize.bpe import train
+    from components.tokenize.encoding import load
+
+    odd: list[str] = []
+    loaded, end = load(data, job.section.end_of_text, "tokenizer.json")
+    size = max(loaded.get_vocab(with_added_tokens=True).values()) + 1
+    digest = hashlib.sha256(data).hexdigest()
+    says = {
+        "tokenizer": digest,
+        "vocab_size": size,
+        "end_of_text": end,
+        "dtype": "uint16" if size <= 1 << 16 else "uint32",
+    }
+    odd += [
+        f"tokens.json: {name} is {manifest[name]}, not {value}"
+        for name, value in says.items()
+        if manifest[name] != value
+    ]
+    for split in SPLITS:
+        told = sum(row["documents"] for row in ledger["splits"][split].values())
+        there = sum(shard["documents"] for shard in manifest["splits"][split]["shards"])
+        if told != there:
+            odd.append(f"tokens.json: the split {split} has {there} documents, and was made of {told}")
+    text = sum(row["bytes"] for row in ledger["splits"]["train"].values())
+    if job.section.tokenizer is not None:
+        if digest != job.section.tokenizer_sha256:
+            odd.append("tokenizer.json is not the one that the recipe names")
+        return odd, "the tokenizer is the one that the recipe names"
+    if text > TRAIN_AGAIN:
+        return odd, f"the tokenizer was not trained again (its {text / 1e6:,.0f} MB of text: `--sample all` does)"
+    if train(job.section, job.input("documents")) != data:
+        odd.append("tokenizer.json: trained again on the train split, it is another")
+    return odd, "the tokenizer was trained again"
+
+
+def _compared(
+    again: Sequence[dict[str, Any]],
+    split: str,
+    path: str,
+    tokens: dict[str, str],
+    shards: Sequence[dict[str, Any]],
+    sidecars: "_Sidecars",
+) -> list[str]:
+    """Where the token shards of a shard of documents are not what came out again."""
+    odd: list[str] = []
+    for made in again:
+        name = sidecars.named(Path(made["path"]).with_suffix(".parquet"), made["sha256"][".parquet"], split, tokens)
+        if name is None:
+            odd.append(f"documents {path}: no token shard begins with its documents")
+            continue
+        odd += [
+            f"tokens {name}{suffix}: other bytes than {path} gives"
+            for suffix in SUFFIXES
+            if tokens.get(f"{name}{suffix}") != made["sha256"][suffix]
+        ]
+        counted = {key: made[key] for key in ("tokens", "documents", "bytes")}
+        if {"name": name, **counted} not in shards:
+            odd.append(f"tokens.json: tells other numbers of {name}")
+    return odd
+
+
+class _Sidecars:
+    """Finds the token shard that belongs to a table that was made again."""
+
+    def __init__(self, job: Job, paths: list[str]) -> None:
+        self.job, self.paths = job, paths
+        self.first: dict[str, str] | None = None
+
+    def named(self, made: Path, digest: str, split: str, tokens: dict[str, str]) -> str | None:
+        """The name of the token shard; None when there is none."""
+        from components.tokenize.sidecar import documents_of
+
+        same = [path for path in self.paths if path.startswith(f"{split}/") and tokens[path] == digest]
+        if same:
+            return same[0].removesuffix(".parquet")
+        if self.first is None:  # only now are all tables needed
+            folder = self.job.output("tokens", self.paths)
+            self.first = {}
+            for path in self.paths:
+                for identity in documents_of(folder / path)[:1]:
+                    self.first[f"{path.partition('/')[0]} {identity}"] = path
+        found = self.first.get(f"{split} {documents_of(made)[0]}")
+        return found.removesuffix(".parquet") if found else None

@@ -1,0 +1,144 @@
+"""An audit as a text tree: what was asked about at the root, what it was made from below, each thing once."""
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from cairn.audit.document import counts
+from cairn.audit.verdicts import WRONG, Audit, Edge, Finding, Node, Verdict
+from cairn.errors import one_line
+from components.report.markup import visible
+
+SHOWN = 12  # details below a finding
+STYLES = {Verdict.BYTES_MATCH: "green", Verdict.REPRODUCED: "bold green", Verdict.CLOSE: "green", Verdict.ATTESTED: "cyan"}
+
+
+def lines(audit: Audit) -> Iterator[Text]:
+    """The whole answer."""
+    yield from _Tree(audit).lines()
+    yield Text()
+    wrong = audit.wrong
+    if wrong:
+        yield Text(f"What is wrong ({len(wrong)})", "bold")
+        for holder, finding in wrong:
+            yield from _wrong(audit, holder, finding)
+    else:
+        yield Text("Nothing is wrong with what was looked at.", "bold green")
+    yield Text()
+    yield Text("What this audit cannot know", "bold")
+    for limit in audit.limits:
+        yield Text(f"  {shown(limit)}")
+
+
+def shown(said: str) -> str:
+    """Text on one line, in which nothing can steer a terminal."""
+    return visible(one_line(said))
+
+
+class _Tree:
+    """The tree of one audit."""
+
+    def __init__(self, audit: Audit) -> None:
+        self.audit = audit
+        self.below: dict[str, list[Edge]] = {}
+        for edge in audit.edges:
+            self.below.setdefault(edge.tail, []).append(edge)
+        self.drawn: set[str] = set()
+
+    def lines(self) -> Iterator[Text]:
+        root = self.audit.nodes[self.audit.target]
+        yield from self._node(root, None, "", "")
+        others = [one for one in self.audit.nodes.values() if one.id not in self.drawn and one.kind != "object"]
+        for index, node in enumerate(others):
+            if index == 0:
+                yield Text()
+            yield self._line(node, None, "", "")
+
+    def _node(self, node: Node, edge: Edge | None, before: str, below: str) -> Iterator[Text]:
+        """A node and what is below it.
+
+        Args:
+            before, below: what is drawn to the left of the node, and of what is below it.
+        """
+        if node.id in self.drawn:
+            yield self._line(node, edge, before, " (above)")
+            return
+        self.drawn.add(node.id)
+        yield self._line(node, edge, before, "")
+        edges = [one for one in self.below.get(node.id, ()) if self._kind(one) in ("artifact", "stage", "signature")]
+        sources = self._sources(node)
+        for index, one in enumerate(edges):
+            last = index == len(edges) - 1 and not sources
+            drawn = below + ("└─ " if last else "├─ ")
+            yield from self._node(self.audit.nodes[one.head], one, drawn, below + ("   " if last else "│  "))
+        for index, (source, objects) in enumerate(sources.items()):
+            last = index == len(sources) - 1
+            yield from self._objects(source, objects, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+
+    def _line(self, node: Node, edge: Edge | None, before: str, after: str) -> Text:
+        line = Text(before).append(shown(node.name), "bold" if node.kind == "artifact" else "")
+        if node.kind in ("artifact", "stage", "code", "lock"):
+            line.append(f" {node.digest[:12]}", "dim")
+        if after:
+            return line.append(after, "dim")
+        line.append("  ")
+        line.append_text(verdicts(node.findings))
+        bad = [one for one in edge.findings if one.verdict in WRONG] if edge is not None else []
+        if bad:
+            line.append(f"  {edge.role if edge else ''}: ").append_text(verdicts(bad))
+        return line
+
+    def _sources(self, stage: Node) -> dict[str, list[Node]]:
+        """The objects that a stage read, by source."""
+        found: dict[str, list[Node]] = {}
+        for edge in self.below.get(stage.id, ()):
+            if self._kind(edge) == "object":
+                node = self.audit.nodes[edge.head]
+                found.setdefault(node.source, []).append(node)
+        return found
+
+    def _objects(self, source: str, nodes: list[Node], before: str, below: str) -> Iterator[Text]:
+        """A line for all objects of a source, and one below it for each that is wrong."""
+        line = Text(f"{before}{len(nodes):,} object{'s' if len(nodes) > 1 else ''} of {shown(source) or 'no source'}  ")
+        if all(node.id in self.drawn for node in nodes):
+            yield line.append("(above)", "dim")
+            return
+        yield line.append_text(verdicts([one for node in nodes for one in node.findings]))
+        for node in nodes:
+            if _is_wrong(node):
+                yield self._line(node, None, f"{below}- ", "")
+        self.drawn |= {node.id for node in nodes}
+
+    def _kind(self, edge: Edge) -> str:
+        return self.audit.nodes[edge.head].kind
+
+
+def verdicts(findings: list[Finding]) -> Text:
+    """The verdicts of some findings, each in its colour and with how often it was given."""
+    line = Text()
+    for name, count in counts(findings).items():
+        line.append(" " if line else "")
+        line.append(name, STYLES.get(Verdict(name), "bold red"))
+        line.append(f" ×{count:,}" if count > 1 else "", "dim")
+    return line if line else Text("not looked at", "dim")
+
+
+def _wrong(audit: Audit, holder: Node | Edge, finding: Finding) -> Iterator[Text]:
+    name = named(audit, holder)
+    said = finding.said if finding.said.startswith(f"{name}:") else f"{name}: {finding.said}"
+    yield Text("  ").append(finding.verdict.value, "bold red").append(f"  {shown(said)}")
+    for detail in finding.details[:SHOWN]:
+        yield Text(f"      {shown(detail)}")
+    if len(finding.details) > SHOWN:
+        yield Text(f"      and {len(finding.details) - SHOWN} more (--json lists all)")
+
+
+def named(audit: Audit, holder: Node | Edge) -> str:
+    """What a person would call a node or an edge."""
+    if isinstance(holder, Node):
+        return holder.name
+    return f"{audit.nodes[holder.tail].name} {holder.role} {audit.nodes[holder.head].name}"
+
+
+def _is_wrong(node: Node) -> bool:
+    return any(one.verdict in WRONG for one in node.findings)

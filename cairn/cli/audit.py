@@ -1,0 +1,102 @@
+"""`cairn audit`: walk a model back to its sources, and say of every step what is proved, claimed, missing or changed."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cairn.cli.output import AsJson, print_json, width
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from cairn.audit.walk import Replay
+    from cairn.lineage.store import Store
+
+MODEL = Path("artifacts", "model")
+
+
+def audit(
+    model: Annotated[
+        str, typer.Argument(help="An artifact's path, or 6 or more digits of its digest.", metavar="MODEL|DIGEST")
+    ] = str(MODEL),
+    store: Annotated[str | None, typer.Option(help="URL of the store. Default: the project's, or CAIRN_STORE.")] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="A public key in PEM; only these are trusted. Default: your own and those in trusted/."),
+    ] = None,
+    no_bytes: Annotated[bool, typer.Option("--no-bytes", help="Do not read artifacts: look whether they are there.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Do a sample of every stage again, and compare.")] = False,
+    sample: Annotated[str, typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.")] = "20",
+    seed: Annotated[int, typer.Option(help="With --replay: seed of the sample.")] = 0,
+    html: Annotated[Path | None, typer.Option(help="Write the graph as one page, too.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Say what can be proved of a model's past. Ends with 0 only when nothing is wrong, with 1 when something is."""
+    from cairn.audit.document import document
+    from cairn.audit.walk import audit as walk
+    from cairn.errors import AttestationError
+    from cairn.lineage.signing import read_public_keys, trusted_keys
+
+    opened = _store(store)
+    keys = read_public_keys(key) if key else trusted_keys()
+    if not keys:
+        raise AttestationError("no key is trusted here: name a public key with --key PUBLIC.pem")
+    root = Path() if Path("dvc.yaml").exists() or Path("params.yaml").exists() else None
+    _check_page(html)
+    with tempfile.TemporaryDirectory(prefix="cairn-audit-") as scratch:
+        again = _replay(opened, sample, seed, Path(scratch)) if replay else None
+        found = walk(
+            model, store=opened, keys=keys, root=root, read_bytes=not no_bytes, replay=again, scratch=Path(scratch)
+        )
+    if html is not None:
+        from cairn.audit.page import page
+        from cairn.lineage.artifact import written_aside
+
+        with written_aside(html) as aside:
+            aside.write_text(page(found, opened.url, keys), encoding="utf-8")
+    if json:
+        print_json(document(found, opened.url, keys))
+    else:
+        from cairn.audit.text import lines
+
+        for line in lines(found):
+            _print(line)
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+def _store(url: str | None) -> "Store":
+    """The store that is asked. One that is named is asked alone: what is in a cache here proves nothing of it."""
+    from cairn.lineage.store import Store
+
+    return Store.default() if url is None else Store(url)
+
+
+def _replay(store: "Store", sample: str, seed: int, scratch: Path) -> "Replay":
+    from cairn.audit.replay import Sample, replay
+    from cairn.errors import RecipeError
+    from cairn.resources import Resources
+
+    if sample != "all" and not (sample.isdecimal() and int(sample) > 0):
+        raise RecipeError(f"--sample {sample}: must be a whole number from 1, or all")
+    drawn = Sample(seed=seed, size=None if sample == "all" else int(sample))
+    return partial(replay, store=store, sample=drawn, scratch=scratch, resources=Resources.from_environment())
+
+
+def _check_page(html: Path | None) -> None:
+    """Better told before the reading than after it."""
+    from cairn.errors import ArtifactError
+    from pipelines.stages import stages
+
+    for artifact in (made for stage in stages() for made in stage.outputs.values()) if html is not None else ():
+        if html is not None and html.resolve().is_relative_to(artifact.resolve()):
+            raise ArtifactError(f"--html {html}: {artifact} is an artifact and stays as it was made: write elsewhere")
+
+
+def _print(line: "Text") -> None:
+    """Print a line whole: a terminal breaks it, a file does not."""
+    from rich.console import Console
+
+    Console(width=width(), highlight=False, markup=False, emoji=False, soft_wrap=True).print(line)
