@@ -41,8 +41,8 @@ def ls(
     json: AsJson = False,
 ) -> None:
     """List artifacts, the newest first: what each is, how large, and whether all of it is here."""
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.catalogue import catalogue, full_digests
+    from cairn.lineage.signing import trusted_keys
 
     at = _store(store)
     if runs or models:
@@ -62,7 +62,7 @@ def ls(
     for fault in found.faults:
         print(f"not readable: {fault}")
     whole = sum(item.is_whole for item in found.items)
-    print(f"{_some(len(found.items), 'artifact')}, {whole:,} of them whole, in {at.url}")
+    print(f"{_some(len(found.items), 'artifact')}, {whole:,} of them whole, in {at}")
     print(f"{_some(found.objects, 'object')}, {_bytes(found.bytes)}", end="")
     print(f"; no pin names {found.unpinned:,} of them, {_bytes(found.unpinned_bytes)}" if found.unpinned else "")
     if digests and len(found.items) == 1:
@@ -84,10 +84,10 @@ def verify(
 ) -> int:
     """Hash every object and check every record. Exit code 1 when something is wrong."""
     from cairn.errors import StoreError
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.catalogue import full_digests
     from cairn.lineage.repair import Sources, workspace_of
     from cairn.lineage.repair import repair as mend
+    from cairn.lineage.signing import trusted_keys
     from cairn.lineage.store import Store
     from cairn.lineage.verification import verify as look
 
@@ -99,7 +99,7 @@ def verify(
         copies = [Store(url) for url in (*at.mirrors, *([source] if source else []))]
         report.faults = mend(at, report, known, Sources(tuple(copies), workspace_of(Path())))
     if json:
-        print_json({"store": at.url, **asdict(report), "wrong": len(report.wrong)})
+        print_json({"store": str(at), **asdict(report), "wrong": len(report.wrong)})
     else:
         _print_report(at, report, no_bytes)
     return 1 if report.wrong else 0
@@ -123,9 +123,9 @@ def gc(
     import time
 
     from cairn.errors import StoreError
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.catalogue import catalogue
     from cairn.lineage.collection import Repositories, collect, plan
+    from cairn.lineage.signing import trusted_keys
 
     if git and no_git:
         raise StoreError("--git and --no-git: only one of them can be meant")
@@ -173,7 +173,7 @@ def cp(
     wanted = chosen(at, full_digests(at, digests or ()), ancestors, everything)
     copied = copy(at, target, wanted, everything, dry_run)
     if json:
-        print_json({"from": at.url, "to": to, "dry_run": dry_run, **asdict(copied)})
+        print_json({"from": str(at), "to": str(target), "dry_run": dry_run, **asdict(copied)})
     else:
         _print_copied(copied, to, dry_run)
     return 1 if copied.lacking else 0
@@ -209,7 +209,7 @@ def _list_runs(at: "Store", json: bool) -> None:
         rows.add_row(run.name, run.when, stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items()))
     if found:
         show(rows)
-    print(f"{_some(len(found), 'run')} in {at.url}")
+    print(f"{_some(len(found), 'run')} in {at}")
 
 
 def _list_models(at: "Store", json: bool) -> None:
@@ -224,14 +224,14 @@ def _list_models(at: "Store", json: bool) -> None:
         rows.add_row(name, str(version), ", ".join(map(short, digests)) or "nothing that can be read")
     if found:
         show(rows)
-    print(f"{_some(len(found), 'model')} in {at.url}")
+    print(f"{_some(len(found), 'model')} in {at}")
 
 
 def _catalogue_json(at: "Store", found: "Catalogue") -> dict[str, Any]:
     items = [{**asdict(item), "artifact": None, "whole": item.is_whole} for item in found.items]
     for item in items:
         del item["artifact"]
-    return {"store": at.url, **{name: getattr(found, name) for name in TOTALS}, "artifacts": items}
+    return {"store": str(at), **{name: getattr(found, name) for name in TOTALS}, "artifacts": items}
 
 
 TOTALS = ("objects", "bytes", "unpinned", "unpinned_bytes", "faults")
@@ -249,7 +249,7 @@ def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:
         print(f"    {fault.repaired or fault.way_out}")
     records = report.records
     read = "not read" if no_bytes else f"{_bytes(report.read)} read"
-    print(f"{at.url}: {_some(report.objects, 'object')}, {read}; {report.unpinned:,} of them named by no pin")
+    print(f"{at}: {_some(report.objects, 'object')}, {read}; {report.unpinned:,} of them named by no pin")
     print(f"artifacts: {report.whole:,} whole, {report.partly:,} in part, {report.elsewhere:,} pinned and not here")
     print(
         f"attestations: {records.trusted:,} by trusted keys, {records.untrusted:,} by others; "
@@ -308,7 +308,7 @@ def _plan_json(at: "Store", found: "Plan", items: "dict[str, Item]", delete: boo
         item = items.get(one.digest)
         artifacts.append({**asdict(one), "name": item.name if item else "", "when": item.when if item else ""})
     return {
-        "store": at.url,
+        "store": str(at),
         "deleted": delete,
         "bytes": found.bytes,
         "artifacts": artifacts,

@@ -150,7 +150,7 @@ def _look_at_attestation(
     try:
         verify(envelope, keys)
     except AttestationError as error:
-        found.faults.append((entry.key, f"changed: {error}", _REMOVE))
+        found.faults.append((entry.key, str(error), _REMOVE))
         return
     found.trusted += 1
 

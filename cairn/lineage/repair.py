@@ -12,7 +12,9 @@ from pathlib import Path
 
 from cairn.errors import ArtifactError
 from cairn.lineage.artifact import CHUNK, Artifact, Member, read_artifact
-from cairn.lineage.contents import Contents, key_of, listing
+from cairn.lineage.contents import Contents
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.pins import directory_listing as listing
 from cairn.lineage.store import Store
 from cairn.lineage.verification import QUARANTINE, Fault, Known, Report, broken_listings
 from cairn.progress import progress

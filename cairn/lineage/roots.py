@@ -60,7 +60,7 @@ def pins(store: Store, digests: Collection[str] = ()) -> Iterator[Pinned]:
         name = entry.key.removeprefix("pins/")
         digest = name.removesuffix(".json")
         if not _SHA256.fullmatch(digest) or name == digest:
-            return Pinned(digest, entry.key, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
+            return Pinned(digest, entry.key, None, f"{store}/{entry.key}: is not named by a digest", entry.modified)
         try:
             artifact = store.pin(digest)
         except StoreError as error:
@@ -98,7 +98,7 @@ def store_roots(store: Store) -> Iterator[Root]:
     """What the runs and the model pointers of a store name. Raises StoreError when one of them cannot be read."""
     for key, record in run_records(store).items():
         if not record:
-            raise StoreError(f"{store.url}/{key}: cannot be read, and it may name what is needed: mend or remove it")
+            raise StoreError(f"{store}/{key}: cannot be read, and it may name what is needed: mend or remove it")
         run = key.split("/")[1].removesuffix(".json")
         named = digests_in({part: said for part, said in record.items() if part != "key"})  # a stage key is no artifact
         yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in sorted(named))
@@ -106,7 +106,7 @@ def store_roots(store: Store) -> Iterator[Root]:
         named = digests_in(value)
         if not named:
             key = f"models/{name}/current/{version:08d}"
-            raise StoreError(f"{store.url}/{key}: names no artifact: mend or remove it")
+            raise StoreError(f"{store}/{key}: names no artifact: mend or remove it")
         yield from (Root(digest, "sha256", f"model {name}", "models") for digest in sorted(named))
 
 
@@ -155,7 +155,7 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
             # The subjects are left out: what was made beside an artifact did not lead to it.
             named |= digests_in(statement_of(envelope)["predicate"])
         except AttestationError as error:
-            where = f"{store.url}/attestations/{digest}/{identifier}.json"
+            where = f"{store}/attestations/{digest}/{identifier}.json"
             raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
     named |= _tree_of(store, digest) if digest in held else set()
     return {one for one in named if one in held and one != digest}
@@ -172,7 +172,7 @@ def _tree_of(store: Store, digest: str) -> set[str]:
     try:
         return {tree_in(data)} - {""}
     except ValueError as error:
-        raise StoreError(f"{store.url}: {LOCK} {digest}: {one_line(error)}") from None
+        raise StoreError(f"{store}: {LOCK} {digest}: {one_line(error)}") from None
 
 
 def tree_in(data: bytes) -> str:

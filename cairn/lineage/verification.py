@@ -19,15 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.collecting import going_on
-from cairn.lineage.contents import (
-    Contents,
-    addresses,
-    in_parallel,
-    key_of,
-    listed_members,
-    listing,
-    top_address,
-)
+from cairn.lineage.contents import Contents, addresses, in_parallel, listed_members, top_address
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.pins import directory_listing as listing
 from cairn.lineage.records import Records, fault_of_pin, verify_records
 from cairn.lineage.roots import digests_in, pins, pointers
 from cairn.lineage.store import Store
@@ -139,7 +133,7 @@ def verify(
         if one.artifact is not None:
             known.add(one.artifact)
     if unknown := set(digests) - known.pinned.keys() - {f.key[5:-5] for f in report.faults}:
-        raise StoreError(f"{store.url}: holds no pin for {', '.join(sorted(unknown))}")
+        raise StoreError(f"{store}: holds no pin for {', '.join(sorted(unknown))}")
     _list(contents, known, report, only=set(known.wanted) if digests else None)
     if with_bytes:
         _read(contents, known, report)

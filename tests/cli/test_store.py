@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.attestation import trusted_keys
 from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
 from tests.cli.conftest import Cairn, on_a_terminal

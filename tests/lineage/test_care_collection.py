@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from cairn.errors import StoreError
 from cairn.lineage import collecting
 from cairn.lineage.collection import WEEK, Plan, Repositories, collect, plan
-from cairn.lineage.contents import Contents, key_of, top_address
+from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.signing import KeySigner
 from cairn.lineage.store import Store
 from tests.lineage.care import DAY, attest, grow_old, lock_of, needs, note_run, object_path, objects, put, write
 
@@ -63,7 +65,8 @@ def test_a_model_keeps_what_it_points_to_now_and_not_what_it_pointed_to(store: S
 
 def test_an_attestation_by_a_stranger_keeps_alive(store: Store, tmp_path: Path) -> None:
     first, second = (store.put(write(tmp_path / name, {"a": name})) for name in ("first", "second"))
-    attest(store, {"second": second.digest}, {"first": first.digest}, key=ec.generate_private_key(ec.SECP256R1()))
+    stranger = KeySigner(ec.generate_private_key(ec.SECP256R1()))
+    attest(store, {"second": second.digest}, {"first": first.digest}, key=stranger)
     note_run(store, "one", {"second": second.digest})
     grow_old(store, 30)
     collect(store, NOWHERE, WEEK)

@@ -12,9 +12,11 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
-from cairn.lineage.attestation import made, made_under, trusted_keys
-from cairn.lineage.contents import WHOLE, Contents, key_of, top_address
+from cairn.lineage.attestation import made, made_under
+from cairn.lineage.contents import WHOLE, Contents, top_address
 from cairn.lineage.copying import Copied, chosen, copy
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
 from tests.lineage.care import attest, needs, note_run, object_path, objects, write

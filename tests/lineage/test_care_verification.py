@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.errors import StoreError
 from cairn.lineage import collecting
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.attestation import trusted_keys
-from cairn.lineage.contents import WHOLE, Contents, key_of, top_address
+from cairn.lineage.contents import WHOLE, Contents, top_address
+from cairn.lineage.pins import address as key_of
 from cairn.lineage.repair import Sources, repair, workspace_of
+from cairn.lineage.signing import KeySigner, trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import Report, verify
 from tests.lineage.care import attest, git, needs, note_run, object_path, objects, write
@@ -187,11 +188,13 @@ def test_an_attestation_that_was_changed_is_named(store: Store, artifact: Artifa
     path.unlink()
     path.with_name(f"{hashlib.sha256(changed).hexdigest()}.json").write_bytes(changed)
     (fault,) = [fault for fault in verified(store).faults if fault.key.startswith("attestations")]
-    assert fault.said == "changed: its signature does not fit its content: it was changed"
+    assert fault.said == "its signature does not fit its content: it was changed"
 
 
 def test_who_signed_is_told_apart(store: Store, artifact: Artifact) -> None:
-    attest(store, {"documents": artifact.digest}, {"x": "0" * 64}, key=ec.generate_private_key(ec.SECP256R1()))
+    attest(
+        store, {"documents": artifact.digest}, {"x": "0" * 64}, key=KeySigner(ec.generate_private_key(ec.SECP256R1()))
+    )
     report = verified(store)
     assert (report.faults, report.records.trusted, report.records.untrusted) == ([], 1, 1)
 
