@@ -71,13 +71,12 @@ def repair(store: Store, report: Report, known: Known, sources: Sources) -> list
             contents.remove([key_of(address)])  # its pin can write it again
         else:
             contents.move(key_of(address), f"{QUARANTINE}/{address}")
-    return [_told(fault, store, known, sources, fetched, lost, removed) for fault in report.faults]
+    return [_told(fault, store, sources, fetched, lost, removed) for fault in report.faults]
 
 
 def _told(
     fault: Fault,
     store: Store,
-    known: Known,
     sources: Sources,
     fetched: set[str],
     lost: dict[str, str],
@@ -86,7 +85,7 @@ def _told(
     """A fault, with what was done about it."""
     if not fault.address:
         digest = fault.key.removeprefix("pins/").removesuffix(".json")
-        if fault.key.startswith("pins/") and _write_pin(store, digest, known, sources):
+        if fault.key.startswith("pins/") and _write_pin(store, digest, sources):
             return replace(fault, repaired="the pin was written again")
         return fault
     wanted = set(fault.missing or (fault.address,))
@@ -125,10 +124,9 @@ def _unpinned(address: str, sources: Sources) -> Iterator[Member]:
                 yield Member(posixpath.basename(entry.key), "", address, entry.size)
 
 
-def _write_pin(store: Store, digest: str, known: Known, sources: Sources) -> bool:
-    """Write a pin again: from what of it is sound, from another store that has it, or from the artifact itself."""
-    ours = [known.pinned[digest]] if digest in known.pinned else []
-    for artifact in (*ours, *_described(digest, sources)):
+def _write_pin(store: Store, digest: str, sources: Sources) -> bool:
+    """Write a pin again, from another store that has it, or from the artifact itself."""
+    for artifact in _described(digest, sources):
         if artifact.digest == digest:
             store.write_pin(artifact)
             return True

@@ -83,15 +83,18 @@ def run_records(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def pointers(store: Store) -> dict[str, tuple[int, Any]]:
-    """Every `current` of a model: its version and its value, None where the record cannot be read."""
+    """Every `current` of a model: its version and its value, None where that is not what was written."""
     newest: dict[str, int] = {}
     for entry in Contents(store.url).walk("models"):
         if found := _POINTER.fullmatch(entry.key):
             newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
-    return {
-        name: (version, _parsed(store.read(f"models/{name}/current/{version:08d}") or b""))
-        for name, version in sorted(newest.items())
-    }
+    read = {}
+    for name, version in sorted(newest.items()):
+        try:
+            read[name] = store.pointer(f"models/{name}/current")
+        except StoreError:
+            read[name] = version, None
+    return read
 
 
 def store_roots(store: Store) -> Iterator[Root]:
@@ -105,6 +108,7 @@ def store_roots(store: Store) -> Iterator[Root]:
     for name, (version, value) in pointers(store).items():
         named = digests_in(value)
         if not named:
+            store.pointer(f"models/{name}/current")  # says what is wrong, if it cannot be read
             key = f"models/{name}/current/{version:08d}"
             raise StoreError(f"{store}/{key}: names no artifact: mend or remove it")
         yield from (Root(digest, "sha256", f"model {name}", "models") for digest in sorted(named))

@@ -22,7 +22,7 @@ from cairn.lineage.collecting import going_on
 from cairn.lineage.contents import Contents, addresses, in_parallel, listed_members, top_address
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_listing as listing
-from cairn.lineage.records import Records, fault_of_pin, verify_records
+from cairn.lineage.records import Records, verify_records
 from cairn.lineage.roots import digests_in, pins, pointers
 from cairn.lineage.store import Store
 from cairn.progress import progress
@@ -123,16 +123,16 @@ def verify(
 
     Raises StoreError when the store cannot be reached, or a digest was never pinned.
     """
-    report, known = Report(), Known()
+    report, known, found = Report(), Known(), set[str]()
     contents = Contents(store.url)
     for one in pins(store, digests):
-        fault = one.fault or fault_of_pin(store, one)
-        if fault:
-            way_out = "`--repair` writes it again, from itself or from another store (`--from URL`); or remove it"
-            report.faults.append(Fault(one.key, fault, way_out))
+        found.add(one.digest)
+        if one.fault:
+            way_out = "`--repair` writes it again from the artifact, or from another store (`--from URL`); or remove it"
+            report.faults.append(Fault(one.key, one.fault, way_out))
         if one.artifact is not None:
             known.add(one.artifact)
-    if unknown := set(digests) - known.pinned.keys() - {f.key[5:-5] for f in report.faults}:
+    if unknown := set(digests) - found:
         raise StoreError(f"{store}: holds no pin for {', '.join(sorted(unknown))}")
     _list(contents, known, report, only=set(known.wanted) if digests else None)
     if with_bytes:
@@ -141,7 +141,7 @@ def verify(
         _compare_sizes(contents, known, report)
     report.faults += broken_listings(contents, known, everything=not digests)
     report.faults += _not_here(store, known, digests, report)
-    report.records = verify_records(store, keys, digests, set(known.pinned))
+    report.records = verify_records(store, keys, digests, found)
     report.faults += [Fault(key, said, way_out) for key, said, way_out in report.records.faults]
     if not digests:
         if marker := going_on(store):
