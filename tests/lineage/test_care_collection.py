@@ -262,9 +262,9 @@ def test_a_killed_collection_leaves_no_listing_without_its_files_and_the_next_en
     assert store.read("collecting") is None
 
 
-@pytest.mark.parametrize("place", ["memory", "s3"])
+@pytest.mark.parametrize("place", ["memory", "s3", "gcs"])
 def test_collection_works_on_every_kind_of_store(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    url = f"memory://{tmp_path.name}" if place == "memory" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    url = f"memory://{tmp_path.name}" if place == "memory" else f"{request.getfixturevalue(place)}/{tmp_path.name}"
     store = Store(url)
     kept, gone = (store.put(write(tmp_path / name, {"a": name, "b": "same"})) for name in ("kept", "gone"))
     note_run(store, "one", {"kept": kept.digest})

@@ -22,11 +22,11 @@ from cairn.lineage.verification import verify
 from tests.lineage.care import attest, needs, note_run, object_path, objects, write
 
 
-@pytest.fixture(params=["folder", "memory", "s3"])
+@pytest.fixture(params=["folder", "memory", "s3", "gcs"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
-    if request.param == "s3":
-        return Store(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
+    if request.param in ("s3", "gcs"):
+        return Store(f"{request.getfixturevalue(request.param)}/{tmp_path.name}")
     return Store(str(tmp_path / "target") if request.param == "folder" else f"memory://{tmp_path.name}")
 
 
