@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look after the store: list, verify, repair, collect, copy.")
 SHOWN = 40  # rows of a table that a person reads; --json has all
-UNITS = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+DAY = 24 * 3600
+UNITS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 At = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="The store. Default: CAIRN_STORE, else the project's DVC remote."),
@@ -40,8 +41,8 @@ def ls(
     json: AsJson = False,
 ) -> None:
     """List artifacts, the newest first: what each is, how large, and whether all of it is here."""
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.catalogue import catalogue, full_digests
+    from cairn.lineage.signing import trusted_keys
 
     at = _store(store)
     if runs or models:
@@ -61,8 +62,8 @@ def ls(
     for fault in found.faults:
         print(f"not readable: {fault}")
     whole = sum(item.is_whole for item in found.items)
-    print(f"{len(found.items):,} artifacts, {whole:,} of them whole, in {at.url}")
-    print(f"{found.objects:,} objects, {_bytes(found.bytes)}", end="")
+    print(f"{_some(len(found.items), 'artifact')}, {whole:,} of them whole, in {at}")
+    print(f"{_some(found.objects, 'object')}, {_bytes(found.bytes)}", end="")
     print(f"; no pin names {found.unpinned:,} of them, {_bytes(found.unpinned_bytes)}" if found.unpinned else "")
     if digests and len(found.items) == 1:
         for member in found.items[0].artifact.members[:SHOWN]:
@@ -83,10 +84,10 @@ def verify(
 ) -> int:
     """Hash every object and check every record. Exit code 1 when something is wrong."""
     from cairn.errors import StoreError
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.catalogue import full_digests
     from cairn.lineage.repair import Sources, workspace_of
     from cairn.lineage.repair import repair as mend
+    from cairn.lineage.signing import trusted_keys
     from cairn.lineage.store import Store
     from cairn.lineage.verification import verify as look
 
@@ -98,7 +99,7 @@ def verify(
         copies = [Store(url) for url in (*at.mirrors, *([source] if source else []))]
         report.faults = mend(at, report, known, Sources(tuple(copies), workspace_of(Path())))
     if json:
-        print_json({"store": at.url, **asdict(report), "wrong": len(report.wrong)})
+        print_json({"store": str(at), **asdict(report), "wrong": len(report.wrong)})
     else:
         _print_report(at, report, no_bytes)
     return 1 if report.wrong else 0
@@ -122,9 +123,9 @@ def gc(
     import time
 
     from cairn.errors import StoreError
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.catalogue import catalogue
     from cairn.lineage.collection import Repositories, collect, plan
+    from cairn.lineage.signing import trusted_keys
 
     if git and no_git:
         raise StoreError("--git and --no-git: only one of them can be meant")
@@ -136,7 +137,8 @@ def gc(
             file=sys.stderr,
         )
     found = collect(at, where, age) if delete else plan(at, where, age, time.time())
-    items = {item.digest: item for item in catalogue(at, trusted_keys(), [one.digest for one in found.artifacts]).items}
+    going = [one.digest for one in found.artifacts]
+    items = {item.digest: item for item in catalogue(at, trusted_keys(), going).items} if going else {}
     if json:
         print_json(_plan_json(at, found, items, delete))
         return
@@ -171,7 +173,7 @@ def cp(
     wanted = chosen(at, full_digests(at, digests or ()), ancestors, everything)
     copied = copy(at, target, wanted, everything, dry_run)
     if json:
-        print_json({"from": at.url, "to": to, "dry_run": dry_run, **asdict(copied)})
+        print_json({"from": str(at), "to": str(target), "dry_run": dry_run, **asdict(copied)})
     else:
         _print_copied(copied, to, dry_run)
     return 1 if copied.lacking else 0
@@ -207,7 +209,7 @@ def _list_runs(at: "Store", json: bool) -> None:
         rows.add_row(run.name, run.when, stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items()))
     if found:
         show(rows)
-    print(f"{len(found):,} runs in {at.url}")
+    print(f"{_some(len(found), 'run')} in {at}")
 
 
 def _list_models(at: "Store", json: bool) -> None:
@@ -222,14 +224,14 @@ def _list_models(at: "Store", json: bool) -> None:
         rows.add_row(name, str(version), ", ".join(map(short, digests)) or "nothing that can be read")
     if found:
         show(rows)
-    print(f"{len(found):,} models in {at.url}")
+    print(f"{_some(len(found), 'model')} in {at}")
 
 
 def _catalogue_json(at: "Store", found: "Catalogue") -> dict[str, Any]:
     items = [{**asdict(item), "artifact": None, "whole": item.is_whole} for item in found.items]
     for item in items:
         del item["artifact"]
-    return {"store": at.url, **{name: getattr(found, name) for name in TOTALS}, "artifacts": items}
+    return {"store": str(at), **{name: getattr(found, name) for name in TOTALS}, "artifacts": items}
 
 
 TOTALS = ("objects", "bytes", "unpinned", "unpinned_bytes", "faults")
@@ -247,11 +249,12 @@ def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:
         print(f"    {fault.repaired or fault.way_out}")
     records = report.records
     read = "not read" if no_bytes else f"{_bytes(report.read)} read"
-    print(f"{at.url}: {report.objects:,} objects, {read}; {report.unpinned:,} of them named by no pin")
+    print(f"{at}: {_some(report.objects, 'object')}, {read}; {report.unpinned:,} of them named by no pin")
     print(f"artifacts: {report.whole:,} whole, {report.partly:,} in part, {report.elsewhere:,} pinned and not here")
     print(
-        f"attestations: {records.trusted:,} by trusted keys, {records.untrusted:,} by others; {records.signposts:,} "
-        f"signposts, {records.runs:,} records of runs, {records.models:,} models, {records.signatures:,} signatures"
+        f"attestations: {records.trusted:,} by trusted keys, {records.untrusted:,} by others; "
+        f"{_some(records.signposts, 'signpost')}, {_some(records.runs, 'run record')}, "
+        f"{_some(records.models, 'model')}, {_some(records.signatures, 'signature')}"
     )
     rest = {"left behind by killed uploads": report.leftovers, "none of ours": report.strangers}
     rest["in quarantine"] = report.quarantined
@@ -260,14 +263,11 @@ def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:
     for note in report.notes:
         print(f"note: {note}")
     mended = len(report.faults) - len(report.wrong)
-    print(
-        f"{len(report.wrong):,} faults" + (f", {mended:,} mended" if mended else "") if report.faults else "all is well"
-    )
+    said = _some(len(report.wrong), "fault") if report.wrong else "no faults"
+    print(said + (f", {mended:,} mended" if mended else ""))
 
 
 def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:
-    from cairn.progress import duration
-
     if found.artifacts:
         rows = table("digest", "what", "made", "pinned>", "frees>", "why")
         for one in found.artifacts[:SHOWN]:
@@ -276,7 +276,7 @@ def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:
                 short(one.digest),
                 (item.name or item.artifact.members[0].path) if item else "",
                 item.when if item else "",
-                f"{duration(one.age)} ago",
+                f"{one.age / DAY:.0f} days ago",
                 _bytes(one.frees),
                 "no run, model or Git ref names it, or what was made from it",
             )
@@ -284,17 +284,20 @@ def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:
         _tell_more(len(found.artifacts), "artifacts")
     if found.unpinned:
         size = sum(entry.size for entry in found.unpinned)
-        print(f"{len(found.unpinned):,} objects that no pin and no lock file names: {_bytes(size)}")
+        print(f"{_some(len(found.unpinned), 'object')} that no pin and no lock file names: {_bytes(size)}")
     if found.leftovers:
         print(f"{len(found.leftovers):,} left behind by killed uploads")
     counts = Counter(root.by for root in found.roots)
-    named = ", ".join(f"{count:,} times by {kind}" for kind, count in counts.items()) or "by nothing"
-    print(f"kept: {found.kept:,} objects, {_bytes(found.kept_bytes)}, named {named}; {found.young:,} too young to go")
+    named = ", ".join(f"{_some(count, 'time')} by {kind}" for kind, count in counts.items()) or "by nothing"
+    print(
+        f"kept: {_some(found.kept, 'object')}, {_bytes(found.kept_bytes)}, named {named}; "
+        f"{found.young:,} too young to go"
+    )
     going = len(found.objects) + len(found.leftovers)
     if delete:
-        print(f"removed: {going:,} objects, {_bytes(found.bytes)}")
+        print(f"removed: {_some(going, 'object')}, {_bytes(found.bytes)}")
     elif going:
-        print(f"would be removed: {going:,} objects, {_bytes(found.bytes)}; --delete removes them")
+        print(f"would be removed: {_some(going, 'object')}, {_bytes(found.bytes)}; --delete removes them")
     else:
         print("nothing to remove")
 
@@ -305,7 +308,7 @@ def _plan_json(at: "Store", found: "Plan", items: "dict[str, Item]", delete: boo
         item = items.get(one.digest)
         artifacts.append({**asdict(one), "name": item.name if item else "", "when": item.when if item else ""})
     return {
-        "store": at.url,
+        "store": str(at),
         "deleted": delete,
         "bytes": found.bytes,
         "artifacts": artifacts,
@@ -322,8 +325,9 @@ def _plan_json(at: "Store", found: "Plan", items: "dict[str, Item]", delete: boo
 def _print_copied(copied: "Copied", to: str, dry_run: bool) -> None:
     sent = "would be sent" if dry_run else "sent"
     print(
-        f"{len(copied.artifacts):,} artifacts to {to}: {copied.objects:,} objects {sent}, {_bytes(copied.sent)}; "
-        f"{copied.there:,} were there" + ("" if dry_run else f"; {copied.records:,} records")
+        f"{_some(len(copied.artifacts), 'artifact')} to {to}: {_some(copied.objects, 'object')} {sent}, "
+        f"{_bytes(copied.sent)}; {copied.there:,} were there"
+        + ("" if dry_run else f"; {_some(copied.records, 'record')}")
     )
     for digest, paths in copied.lacking.items():
         which = paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
@@ -345,6 +349,10 @@ def _age(text: str) -> float:
             f"--older-than {text!r}: is no age: write one such as 36h or 7d (m, h, d and w are understood)"
         )
     return float(found[1]) * UNITS[found[2]] if found[1] else 0.0
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _bytes(count: int) -> str:

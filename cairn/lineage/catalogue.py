@@ -145,7 +145,7 @@ def full_digests(store: Store, given: Collection[str]) -> list[str]:
         if len(one) < SHORTEST or len(fitting) != 1:
             why = "fits no artifact" if not fitting else f"fits {len(fitting)} artifacts"
             why = f"has less than {SHORTEST} characters" if len(one) < SHORTEST else why
-            raise StoreError(f"{store.url}: the digest {one!r} {why}: `cairn store ls` shows what there is")
+            raise StoreError(f"{store}: the digest {one!r} {why}: `cairn store ls` shows what there is")
         found += fitting
     return found
 

@@ -51,7 +51,7 @@ class Collection:
             return
         standing = _marker(self.store)
         if standing is None or standing.get("holder") != self.holder:
-            raise StoreError(f"{self.store.url}/{KEY}: another collection took over: this one removes no more")
+            raise StoreError(f"{self.store}/{KEY}: another collection took over: this one removes no more")
         self.store.write(KEY, _form(self.holder, self.since))
         self._next = time.monotonic() + RENEWED_EVERY
 
@@ -66,18 +66,18 @@ def begin(store: "Store") -> Collection:
         standing = _marker(store)
         if standing is not None and not _is_over(standing, store):
             raise StoreError(
-                f"{store.url}/{KEY}: a collection is going on since {standing.get('since')} (process "
+                f"{store}/{KEY}: a collection is going on since {standing.get('since')} (process "
                 f"{standing.get('process')} on {standing.get('machine')}): wait for it, or, if it is "
                 "dead, remove this record"
             )
         # The removal of a dead marker is a race between two that take over; the create after it decides.
-        print(f"{store.url}/{KEY}: left behind by a collection that was killed: taken over", file=sys.stderr)
+        print(f"{store}/{KEY}: left behind by a collection that was killed: taken over", file=sys.stderr)
         Contents(store.url).remove([KEY])
         if not store.create(KEY, _form(holder, since)):
-            raise StoreError(f"{store.url}/{KEY}: another collection has begun just now: wait for it")
+            raise StoreError(f"{store}/{KEY}: another collection has begun just now: wait for it")
     standing, entry = _marker(store), Contents(store.url).entry(KEY)
     if standing is None or entry is None or standing.get("holder") != holder:
-        raise StoreError(f"{store.url}/{KEY}: another collection has begun just now: wait for it")
+        raise StoreError(f"{store}/{KEY}: another collection has begun just now: wait for it")
     return Collection(store, holder, entry.modified, since)
 
 
@@ -102,11 +102,11 @@ def wait_until_over(store: "Store", patience: float | None = None) -> bool:
     while standing is not None and not _is_over(standing, store):
         if time.monotonic() - began > patience:
             raise StoreError(
-                f"{store.url}/{KEY}: a collection is going on for more than {patience / 60:.0f} minutes: if it is "
+                f"{store}/{KEY}: a collection is going on for more than {patience / 60:.0f} minutes: if it is "
                 "dead, remove this record and run again"
             )
         if not told:
-            print(f"{store.url}: waiting for a collection to end", file=sys.stderr, flush=True)
+            print(f"{store}: waiting for a collection to end", file=sys.stderr, flush=True)
             told = True
         time.sleep(LOOK_EVERY)
         standing = _marker(store)

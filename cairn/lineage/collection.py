@@ -14,8 +14,9 @@ from pathlib import Path
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
-from cairn.lineage.contents import Contents, Entry, addresses, key_of, listed_members, top_address
+from cairn.lineage.contents import Contents, Entry, addresses, listed_members, top_address
 from cairn.lineage.git_roots import file_roots, git_roots
+from cairn.lineage.pins import address as key_of
 from cairn.lineage.roots import LOCK, Pinned, Root, lead_to, pins, store_roots
 from cairn.lineage.store import Store
 from cairn.progress import progress
@@ -170,7 +171,7 @@ def _listed_by(store: Store, wanted: dict[str, str]) -> set[str]:
                 found.update(md5 for _, md5 in listed_members(data))
             except ValueError as error:
                 raise StoreError(
-                    f"{place.url}/{key_of(address)}: {error}, and {why} needs it: nothing is removed: "
+                    f"{Store(place.url)}/{key_of(address)}: {error}, and {why} needs it: nothing is removed: "
                     "`cairn store verify --repair` mends it"
                 ) from None
     return found

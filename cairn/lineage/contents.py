@@ -24,8 +24,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.errors import FULL_DISK, StoreError, one_line
 from cairn.lineage.artifact import CHUNK, Artifact, Member
+from cairn.lineage.filesystem import open_url, reaching
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.pins import directory_address
 
 OBJECTS = "files/md5"
 WHOLE = 16 << 20  # bytes up to which an object is held in memory while it is checked
@@ -63,22 +65,9 @@ class Entry:
         return bool(_ON_ITS_WAY.search(self.key))
 
 
-def key_of(address: str) -> str:
-    """Where the object of this address lies."""
-    return f"{OBJECTS}/{address[:2]}/{address[2:]}"
-
-
-def listing(artifact: Artifact) -> bytes:
-    """The `.dir` object of a directory: the bytes that DVC makes of it (`dvc_data.hashfile.tree.Tree.as_bytes`)."""
-    entries = sorted(({"md5": m.md5, "relpath": m.path} for m in artifact.members), key=lambda entry: entry["relpath"])
-    return json.dumps(entries, sort_keys=True).encode()
-
-
 def top_address(artifact: Artifact) -> str:
     """What `dvc.lock` calls an artifact: the address of its `.dir` object, or of its one file."""
-    if not artifact.is_directory:
-        return artifact.members[0].md5
-    return hashlib.md5(listing(artifact), usedforsecurity=False).hexdigest() + ".dir"
+    return directory_address(artifact) if artifact.is_directory else artifact.members[0].md5
 
 
 def addresses(artifact: Artifact) -> Iterator[str]:
@@ -312,22 +301,19 @@ class Contents:
                 yield _entry(filesystem, one, root)
 
     def _open(self, key: str = "") -> tuple[fsspec.AbstractFileSystem, str]:
-        with self._reaching():
-            try:
-                filesystem, path = fsspec.core.url_to_fs(posixpath.join(self.url, key) if key else self.url)
-            except (ValueError, ImportError) as error:
-                raise StoreError(f"{self.url}: not a store that can be opened: {one_line(error)}") from None
-            return filesystem, str(path)
+        return open_url(self.url, key)
 
     @contextmanager
     def _reaching(self, *expected: type[Exception]) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # Every file system raises what its library does.
-            full = isinstance(error, OSError) and error.errno in FULL_DISK
-            if isinstance(error, (StoreError, *expected)) or full:
-                raise
-            raise StoreError(f"{self.url}: cannot be reached: {one_line(error) or type(error).__name__}") from error
+        """Say of what is raised, at which store; what is expected goes through as it is."""
+        came = None
+        with reaching(self.url):
+            try:
+                yield
+            except expected as error:
+                came = error
+        if came is not None:
+            raise came
 
 
 class _Hashed:

@@ -14,7 +14,9 @@ from cairn.errors import AttestationError, StoreError
 from cairn.lineage import collecting
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.attestation import made
-from cairn.lineage.contents import Contents, in_parallel, key_of, listing, top_address
+from cairn.lineage.contents import Contents, in_parallel, top_address
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.pins import directory_listing as listing
 from cairn.lineage.roots import lead_to, pins, statement_of
 from cairn.lineage.store import Store
 from cairn.progress import Progress, progress
@@ -55,7 +57,7 @@ def chosen(source: Store, digests: Sequence[str], ancestors: bool, everything: b
             held[one.digest] = None
     for digest in digests:
         if digest not in held and source.pin(digest) is None:
-            raise StoreError(f"{source.url}: holds no pin for {digest}")
+            raise StoreError(f"{source}: holds no pin for {digest}")
     wanted = list(dict.fromkeys([*digests, *(sorted(held) if everything else ())]))
     return [*wanted, *(sorted(lead_to(source, wanted, held.keys())) if ancestors else ())]
 
@@ -83,7 +85,7 @@ def copy(
     for digest in digests:
         artifact = source.pin(digest)
         if artifact is None:
-            raise StoreError(f"{source.url}: holds no pin for {digest}")
+            raise StoreError(f"{source}: holds no pin for {digest}")
         missing, lacking = _missing(source, target, artifact)
         plan.append((artifact, missing, lacking))
         size += sum(member.size for member in missing)
@@ -94,7 +96,7 @@ def copy(
         objects = {member.md5: member.size for _, missing, _ in plan for member in missing}
         copied.objects, copied.sent = len(objects), sum(objects.values())
         return copied
-    with progress(f"copying to {target.url}", size, "bytes") as counter:
+    with progress(f"copying to {target}", size, "bytes") as counter:
         for artifact, missing, lacking in plan:
             _send(source, target, artifact, missing, bool(lacking), counter, copied)
             copied.records += _copy_records(source, target, artifact.digest)
@@ -144,11 +146,11 @@ def _send(
             sound = Contents(target.url).receive(member, _chunks(source, member), tell)
         except FileNotFoundError:
             raise StoreError(
-                f"{source.url}/{key_of(member.md5)}: {member.path} went while it was copied: run again"
+                f"{source}/{key_of(member.md5)}: {member.path} went while it was copied: run again"
             ) from None
         if not sound:
             raise StoreError(
-                f"{source.url}/{key_of(member.md5)}: holds other bytes than {member.path} of {artifact.digest}: "
+                f"{source}/{key_of(member.md5)}: holds other bytes than {member.path} of {artifact.digest}: "
                 "nothing was left at its address: `cairn store verify --repair` mends the source"
             )
         return member.size
@@ -179,7 +181,7 @@ def _chunks(source: Store, member: Member) -> Iterator[bytes | memoryview]:
         found = Contents(url).entry(key_of(member.md5))
         if found is not None and found.size == member.size:
             return Contents(url).chunks(found.key)
-    raise StoreError(f"{source.url}/{key_of(member.md5)}: {member.path} is missing from the store")
+    raise StoreError(f"{source}/{key_of(member.md5)}: {member.path} is missing from the store")
 
 
 def _copy_records(source: Store, target: Store, digest: str) -> int:
@@ -221,7 +223,7 @@ def _copy_pointers(source: Store, target: Store) -> int:
             copied += 1
         elif target.read(entry.key) != data:
             raise StoreError(
-                f"{target.url}/{entry.key}: points elsewhere than in {source.url}: publish the model there by hand"
+                f"{target}/{entry.key}: points elsewhere than in {source}: publish the model there by hand"
             )
     return copied
 

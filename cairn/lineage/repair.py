@@ -12,12 +12,13 @@ from pathlib import Path
 
 from cairn.errors import ArtifactError
 from cairn.lineage.artifact import CHUNK, Artifact, Member, read_artifact
-from cairn.lineage.contents import Contents, key_of, listing
+from cairn.lineage.contents import Contents
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.pins import directory_listing as listing
 from cairn.lineage.store import Store
-from cairn.lineage.verification import Fault, Known, Report, broken_listings
+from cairn.lineage.verification import QUARANTINE, Fault, Known, Report, broken_listings
 from cairn.progress import progress
 
-QUARANTINE = "quarantine"
 PUSH = "`dvc push` from where the files are sends them again"
 
 
@@ -70,13 +71,12 @@ def repair(store: Store, report: Report, known: Known, sources: Sources) -> list
             contents.remove([key_of(address)])  # its pin can write it again
         else:
             contents.move(key_of(address), f"{QUARANTINE}/{address}")
-    return [_told(fault, store, known, sources, fetched, lost, removed) for fault in report.faults]
+    return [_told(fault, store, sources, fetched, lost, removed) for fault in report.faults]
 
 
 def _told(
     fault: Fault,
     store: Store,
-    known: Known,
     sources: Sources,
     fetched: set[str],
     lost: dict[str, str],
@@ -85,7 +85,7 @@ def _told(
     """A fault, with what was done about it."""
     if not fault.address:
         digest = fault.key.removeprefix("pins/").removesuffix(".json")
-        if fault.key.startswith("pins/") and _write_pin(store, digest, known, sources):
+        if fault.key.startswith("pins/") and _write_pin(store, digest, sources):
             return replace(fault, repaired="the pin was written again")
         return fault
     wanted = set(fault.missing or (fault.address,))
@@ -96,7 +96,8 @@ def _told(
     if fault.address in removed:
         said = f"{fault.said}: the `.dir` object was removed"
         return replace(fault, said=said, way_out=f"no good copy is at hand: {PUSH}")
-    return replace(fault, way_out="no good copy is at hand: name a store that has it with --from URL")
+    way_out = f"no good copy is at hand: name a store that has it with --from URL, or {PUSH}"
+    return replace(fault, way_out=way_out)
 
 
 def _fetch(contents: Contents, known: Known, address: str, sources: Sources) -> bool:
@@ -123,10 +124,9 @@ def _unpinned(address: str, sources: Sources) -> Iterator[Member]:
                 yield Member(posixpath.basename(entry.key), "", address, entry.size)
 
 
-def _write_pin(store: Store, digest: str, known: Known, sources: Sources) -> bool:
-    """Write a pin again: from what of it is sound, from another store that has it, or from the artifact itself."""
-    ours = [known.pinned[digest]] if digest in known.pinned else []
-    for artifact in (*ours, *_described(digest, sources)):
+def _write_pin(store: Store, digest: str, sources: Sources) -> bool:
+    """Write a pin again, from another store that has it, or from the artifact itself."""
+    for artifact in _described(digest, sources):
         if artifact.digest == digest:
             store.write_pin(artifact)
             return True

@@ -52,21 +52,23 @@ class Pinned:
     """When it was last written: seconds since 1970, by the store's clock."""
 
 
-def pins(store: Store) -> Iterator[Pinned]:
-    """Every pin of a store, sound or not."""
+def pins(store: Store, digests: Collection[str] = ()) -> Iterator[Pinned]:
+    """Every pin of a store, or those of some artifacts, sound or not."""
+    contents = Contents(store.url)
 
     def read(entry: Entry) -> Pinned | None:
         name = entry.key.removeprefix("pins/")
         digest = name.removesuffix(".json")
         if not _SHA256.fullmatch(digest) or name == digest:
-            return Pinned(digest, entry.key, None, f"{store.url}/{entry.key}: is not named by a digest", entry.modified)
+            return Pinned(digest, entry.key, None, f"{store}/{entry.key}: is not named by a digest", entry.modified)
         try:
             artifact = store.pin(digest)
         except StoreError as error:
             return Pinned(digest, entry.key, None, str(error), entry.modified)
         return Pinned(digest, entry.key, artifact, "", entry.modified) if artifact else None  # gone since it was listed
 
-    entries = (entry for entry in Contents(store.url).walk("pins") if not entry.is_leftover)
+    asked = filter(None, in_parallel(lambda digest: contents.entry(f"pins/{digest}.json"), sorted(digests)))
+    entries = asked if digests else (entry for entry in contents.walk("pins") if not entry.is_leftover)
     yield from filter(None, in_parallel(read, entries))
 
 
@@ -81,30 +83,34 @@ def run_records(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def pointers(store: Store) -> dict[str, tuple[int, Any]]:
-    """Every `current` of a model: its version and its value, None where the record cannot be read."""
+    """Every `current` of a model: its version and its value, None where that is not what was written."""
     newest: dict[str, int] = {}
     for entry in Contents(store.url).walk("models"):
         if found := _POINTER.fullmatch(entry.key):
             newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
-    return {
-        name: (version, _parsed(store.read(f"models/{name}/current/{version:08d}") or b""))
-        for name, version in sorted(newest.items())
-    }
+    read = {}
+    for name, version in sorted(newest.items()):
+        try:
+            read[name] = store.pointer(f"models/{name}/current")
+        except StoreError:
+            read[name] = version, None
+    return read
 
 
 def store_roots(store: Store) -> Iterator[Root]:
     """What the runs and the model pointers of a store name. Raises StoreError when one of them cannot be read."""
     for key, record in run_records(store).items():
         if not record:
-            raise StoreError(f"{store.url}/{key}: cannot be read, and it may name what is needed: mend or remove it")
+            raise StoreError(f"{store}/{key}: cannot be read, and it may name what is needed: mend or remove it")
         run = key.split("/")[1].removesuffix(".json")
         named = digests_in({part: said for part, said in record.items() if part != "key"})  # a stage key is no artifact
         yield from (Root(digest, "sha256", f"run {run}", "runs") for digest in sorted(named))
     for name, (version, value) in pointers(store).items():
         named = digests_in(value)
         if not named:
+            store.pointer(f"models/{name}/current")  # says what is wrong, if it cannot be read
             key = f"models/{name}/current/{version:08d}"
-            raise StoreError(f"{store.url}/{key}: names no artifact: mend or remove it")
+            raise StoreError(f"{store}/{key}: names no artifact: mend or remove it")
         yield from (Root(digest, "sha256", f"model {name}", "models") for digest in sorted(named))
 
 
@@ -153,7 +159,7 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
             # The subjects are left out: what was made beside an artifact did not lead to it.
             named |= digests_in(statement_of(envelope)["predicate"])
         except AttestationError as error:
-            where = f"{store.url}/attestations/{digest}/{identifier}.json"
+            where = f"{store}/attestations/{digest}/{identifier}.json"
             raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
     named |= _tree_of(store, digest) if digest in held else set()
     return {one for one in named if one in held and one != digest}
@@ -170,7 +176,7 @@ def _tree_of(store: Store, digest: str) -> set[str]:
     try:
         return {tree_in(data)} - {""}
     except ValueError as error:
-        raise StoreError(f"{store.url}: {LOCK} {digest}: {one_line(error)}") from None
+        raise StoreError(f"{store}: {LOCK} {digest}: {one_line(error)}") from None
 
 
 def tree_in(data: bytes) -> str:

@@ -19,20 +19,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.collecting import going_on
-from cairn.lineage.contents import (
-    Contents,
-    addresses,
-    in_parallel,
-    key_of,
-    listed_members,
-    listing,
-    top_address,
-)
-from cairn.lineage.records import Records, fault_of_pin, verify_records
+from cairn.lineage.contents import Contents, addresses, in_parallel, listed_members, top_address
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.pins import directory_listing as listing
+from cairn.lineage.records import Records, verify_records
 from cairn.lineage.roots import digests_in, pins, pointers
 from cairn.lineage.store import Store
 from cairn.progress import progress
 
+QUARANTINE = "quarantine"
 REPAIR = "`cairn store verify --repair` fetches a good copy, or makes room for one"
 
 
@@ -128,19 +123,17 @@ def verify(
 
     Raises StoreError when the store cannot be reached, or a digest was never pinned.
     """
-    report, known = Report(), Known()
+    report, known, found = Report(), Known(), set[str]()
     contents = Contents(store.url)
-    for one in pins(store):
-        if digests and one.digest not in digests:
-            continue
-        fault = one.fault or fault_of_pin(store, one)
-        if fault:
-            way_out = "`--repair` writes it again, from itself or from another store (`--from URL`); or remove it"
-            report.faults.append(Fault(one.key, fault, way_out))
+    for one in pins(store, digests):
+        found.add(one.digest)
+        if one.fault:
+            way_out = "`--repair` writes it again from the artifact, or from another store (`--from URL`); or remove it"
+            report.faults.append(Fault(one.key, one.fault, way_out))
         if one.artifact is not None:
             known.add(one.artifact)
-    if unknown := set(digests) - known.pinned.keys() - {f.key[5:-5] for f in report.faults}:
-        raise StoreError(f"{store.url}: holds no pin for {', '.join(sorted(unknown))}")
+    if unknown := set(digests) - found:
+        raise StoreError(f"{store}: holds no pin for {', '.join(sorted(unknown))}")
     _list(contents, known, report, only=set(known.wanted) if digests else None)
     if with_bytes:
         _read(contents, known, report)
@@ -148,12 +141,12 @@ def verify(
         _compare_sizes(contents, known, report)
     report.faults += broken_listings(contents, known, everything=not digests)
     report.faults += _not_here(store, known, digests, report)
-    report.records = verify_records(store, keys, digests, set(known.pinned))
+    report.records = verify_records(store, keys, digests, found)
     report.faults += [Fault(key, said, way_out) for key, said, way_out in report.records.faults]
     if not digests:
         if marker := going_on(store):
             report.notes.append(marker)
-        report.quarantined = sum(1 for _ in contents.walk("quarantine"))
+        report.faults += _in_quarantine(contents, known, report)
         report.leftovers += sum(1 for _ in contents.walk("tmp"))
     return report, known
 
@@ -187,11 +180,13 @@ def broken_listings(contents: Contents, known: Known, everything: bool = True) -
 
 
 def _list(contents: Contents, known: Known, report: Report, only: set[str] | None) -> None:
-    for entry in contents.objects():
+    # A few objects of a large store are sooner asked for than found in its listing.
+    asked = in_parallel(lambda address: contents.entry(key_of(address)), sorted(only or ()))
+    for entry in contents.objects() if only is None else filter(None, asked):
         address = entry.address
-        if address is not None and (only is None or address in only):
+        if address is not None:
             known.there[address] = entry.size
-        elif only is None:
+        else:
             report.leftovers += entry.is_leftover
             report.strangers += not entry.is_leftover and address is None
     report.objects = len(known.there)
@@ -272,6 +267,20 @@ def _not_here(store: Store, known: Known, digests: Collection[str], report: Repo
             why = "" if digest in digests else f", and {needed[digest]} points to it"
             said = f"artifact {digest}: {len(missing)} of {len(wanted)} objects missing{why}"
             yield Fault(key_of(top), said, REPAIR, address=top, missing=tuple(missing))
+
+
+def _in_quarantine(contents: Contents, known: Known, report: Report) -> Iterator[Fault]:
+    """What was damaged, was taken away, and has not come back since."""
+    told = {fault.address for fault in report.faults}
+    for entry in contents.walk(QUARANTINE):
+        report.quarantined += 1
+        address = entry.key.removeprefix(f"{QUARANTINE}/")
+        wanted = known.wanted.get(address, ())
+        if wanted and address not in told and not _is_there(contents, known, address):
+            said = f"lost: it was damaged and lies in {entry.key} since{_owners(wanted)}"
+            yield Fault(
+                key_of(address), said, f"{REPAIR}; or remove what is in quarantine, if nobody needs it", address=address
+            )
 
 
 def _is_there(contents: Contents, known: Known, address: str, again: bool = False) -> bool:

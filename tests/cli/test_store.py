@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.attestation import trusted_keys
 from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
 from tests.cli.conftest import Cairn, on_a_terminal
@@ -134,7 +134,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
 def test_verify_names_a_fault_and_repair_puts_it_right(
     cairn: Cairn, project: Path, kept: Store, documents: Artifact
 ) -> None:
-    assert cairn("store", "verify", at=project).out.splitlines()[-1] == "all is well"
+    assert cairn("store", "verify", at=project).out.splitlines()[-1] == "no faults"
     write(project, {"artifacts/documents/0.parquet": "x" * 1500, "artifacts/documents/ledger.json": "{}"})
     object_path(kept, documents.members[0].md5).unlink()
     said = cairn("store", "verify", "--no-bytes", at=project)
@@ -142,9 +142,9 @@ def test_verify_names_a_fault_and_repair_puts_it_right(
     assert "WRONG: files/md5/" in said.out
     assert "0.parquet missing, but the `.dir` object is there, so `dvc push` takes it for sent" in said.out
     assert "`cairn store verify --repair` fetches a good copy" in said.out
-    assert said.out.splitlines()[-1] == "1 faults"
+    assert said.out.splitlines()[-1] == "1 fault"
     said = cairn("store", "verify", "--repair", at=project)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "0 faults, 1 mended")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "no faults, 1 mended")
     assert objects(kept) == needs(documents)
     report = json.loads(cairn("store", "verify", "--json", documents.digest[:12], at=project).out)
     assert (report["wrong"], report["whole"]) == (0, 1)
@@ -230,7 +230,7 @@ def test_a_whole_project_is_sound_keeps_everything_and_can_be_copied(
     copy.run("dvc", "push", "-q")
     store = Store(str(copy.root / ".cairn" / "store"))
     grow_old(store, 30)
-    assert cairn("store", "verify", at=copy.root).out.splitlines()[-1] == "all is well"
+    assert cairn("store", "verify", at=copy.root).out.splitlines()[-1] == "no faults"
     listed = json.loads(cairn("store", "ls", "--json", at=copy.root).out)["artifacts"]
     assert {one["name"] for one in listed} >= {"sources", "documents", "tokens", "checkpoint", "model", "report"}
     assert all(one["whole"] for one in listed)

@@ -10,8 +10,10 @@ from typing import Any
 
 from cairn.lineage import attestation, collecting
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.attestation import Resource
-from cairn.lineage.contents import Contents, addresses, key_of, top_address
+from cairn.lineage.contents import Contents, addresses, top_address
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.signing import Signer, signer
+from cairn.lineage.statement import Resource, statement
 from cairn.lineage.store import Store, identity
 
 DAY = 24 * 3600.0
@@ -31,13 +33,13 @@ def attest(
     outputs: Mapping[str, str],
     inputs: Mapping[str, str] = {},
     finished: str = "2026-01-01T00:00:00+00:00",
-    key: Any = None,
+    key: Signer | None = None,
     component: str = "ingest",
     facts: Mapping[str, Any] = {},
 ) -> str:
     """Publish an attestation that `outputs` were made from `inputs`; its stage key."""
     stage_key = identity({"inputs": dict(inputs), "outputs": dict(outputs)})
-    said = attestation.statement(
+    said = statement(
         outputs=[Resource(name, digest) for name, digest in outputs.items()],
         dependencies=[Resource(name, digest) for name, digest in inputs.items()],
         parameters={"component": component, "version": "0.1.0", "section": {}},
@@ -45,7 +47,7 @@ def attest(
         run={"invocationId": "0", "startedOn": finished, "finishedOn": finished},
         builder={"id": "urn:cairn:runner"},
     )
-    envelope = attestation.sign(said, key or attestation.signing_key())
+    envelope = attestation.sign(said, key or signer())
     attestation.publish(store, envelope, list(outputs.values()), stage_key)
     return stage_key
 

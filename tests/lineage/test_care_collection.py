@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from cairn.errors import StoreError
 from cairn.lineage import collecting
 from cairn.lineage.collection import WEEK, Plan, Repositories, collect, plan
-from cairn.lineage.contents import Contents, key_of, top_address
+from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.signing import KeySigner
 from cairn.lineage.store import Store
 from tests.lineage.care import DAY, attest, grow_old, lock_of, needs, note_run, object_path, objects, put, write
 
@@ -63,7 +65,8 @@ def test_a_model_keeps_what_it_points_to_now_and_not_what_it_pointed_to(store: S
 
 def test_an_attestation_by_a_stranger_keeps_alive(store: Store, tmp_path: Path) -> None:
     first, second = (store.put(write(tmp_path / name, {"a": name})) for name in ("first", "second"))
-    attest(store, {"second": second.digest}, {"first": first.digest}, key=ec.generate_private_key(ec.SECP256R1()))
+    stranger = KeySigner(ec.generate_private_key(ec.SECP256R1()))
+    attest(store, {"second": second.digest}, {"first": first.digest}, key=stranger)
     note_run(store, "one", {"second": second.digest})
     grow_old(store, 30)
     collect(store, NOWHERE, WEEK)
@@ -259,9 +262,9 @@ def test_a_killed_collection_leaves_no_listing_without_its_files_and_the_next_en
     assert store.read("collecting") is None
 
 
-@pytest.mark.parametrize("place", ["memory", "s3"])
+@pytest.mark.parametrize("place", ["memory", "s3", "gcs"])
 def test_collection_works_on_every_kind_of_store(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    url = f"memory://{tmp_path.name}" if place == "memory" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    url = f"memory://{tmp_path.name}" if place == "memory" else f"{request.getfixturevalue(place)}/{tmp_path.name}"
     store = Store(url)
     kept, gone = (store.put(write(tmp_path / name, {"a": name, "b": "same"})) for name in ("kept", "gone"))
     note_run(store, "one", {"kept": kept.digest})

@@ -12,19 +12,21 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
-from cairn.lineage.attestation import made, made_under, trusted_keys
-from cairn.lineage.contents import WHOLE, Contents, key_of, top_address
+from cairn.lineage.attestation import made, made_under
+from cairn.lineage.contents import WHOLE, Contents, top_address
 from cairn.lineage.copying import Copied, chosen, copy
+from cairn.lineage.pins import address as key_of
+from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
 from tests.lineage.care import attest, needs, note_run, object_path, objects, write
 
 
-@pytest.fixture(params=["folder", "memory", "s3"])
+@pytest.fixture(params=["folder", "memory", "s3", "gcs"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
-    if request.param == "s3":
-        return Store(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
+    if request.param in ("s3", "gcs"):
+        return Store(f"{request.getfixturevalue(request.param)}/{tmp_path.name}")
     return Store(str(tmp_path / "target") if request.param == "folder" else f"memory://{tmp_path.name}")
 
 

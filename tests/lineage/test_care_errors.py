@@ -10,11 +10,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cairn.errors import StoreError
-from cairn.lineage.attestation import trusted_keys
 from cairn.lineage.collection import Plan, Repositories, collect
-from cairn.lineage.contents import Contents, key_of
+from cairn.lineage.contents import Contents
 from cairn.lineage.copying import chosen, copy
+from cairn.lineage.pins import address as key_of
 from cairn.lineage.repair import Sources, repair
+from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
 from tests.lineage.care import attest, needs, note_run, objects, write

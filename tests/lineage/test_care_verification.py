@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.errors import StoreError
 from cairn.lineage import collecting
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.attestation import trusted_keys
-from cairn.lineage.contents import WHOLE, Contents, key_of, top_address
+from cairn.lineage.contents import WHOLE, Contents, top_address
+from cairn.lineage.pins import address as key_of
 from cairn.lineage.repair import Sources, repair, workspace_of
+from cairn.lineage.signing import KeySigner, trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import Report, verify
 from tests.lineage.care import attest, git, needs, note_run, object_path, objects, write
@@ -187,11 +188,13 @@ def test_an_attestation_that_was_changed_is_named(store: Store, artifact: Artifa
     path.unlink()
     path.with_name(f"{hashlib.sha256(changed).hexdigest()}.json").write_bytes(changed)
     (fault,) = [fault for fault in verified(store).faults if fault.key.startswith("attestations")]
-    assert fault.said == "changed: its signature does not fit its content: it was changed"
+    assert fault.said == "its signature does not fit its content: it was changed"
 
 
 def test_who_signed_is_told_apart(store: Store, artifact: Artifact) -> None:
-    attest(store, {"documents": artifact.digest}, {"x": "0" * 64}, key=ec.generate_private_key(ec.SECP256R1()))
+    attest(
+        store, {"documents": artifact.digest}, {"x": "0" * 64}, key=KeySigner(ec.generate_private_key(ec.SECP256R1()))
+    )
     report = verified(store)
     assert (report.faults, report.records.trusted, report.records.untrusted) == ([], 1, 1)
 
@@ -226,13 +229,14 @@ def test_a_record_that_is_not_what_it_is_called_is_named(
     assert fault.way_out
 
 
-def test_a_pin_whose_address_was_edited_is_named(store: Store, artifact: Artifact) -> None:
+def test_a_pin_whose_address_was_edited_is_named(store: Store, artifact: Artifact, tmp_path: Path) -> None:
     path = Path(store.url, "pins", f"{artifact.digest}.json")
     pin = json.loads(path.read_bytes())
     path.write_text(json.dumps({**pin, "md5": "0" * 32 + ".dir"}))
     (fault,) = verified(store).faults
-    assert fault.said.startswith(f"its md5 is '{'0' * 32}.dir', not '{top_address(artifact)}'")
-    assert repaired(store).wrong == []
+    assert "does not describe this artifact" in fault.said
+    assert len(repaired(store).wrong) == 1
+    assert repaired(store, Sources((), (tmp_path / "tree",))).wrong == []
     assert verified(store).faults == []
 
 
@@ -244,6 +248,15 @@ def test_an_attestation_under_an_artifact_that_it_does_not_speak_of_is_named(
     store.write(f"attestations/{other.digest}/{path.name}", path.read_bytes())
     (fault,) = verified(store).faults
     assert fault.said == "speaks of other artifacts than the one that it lies under"
+
+
+def test_a_signpost_that_leads_to_an_attestation_of_another_stage_key_is_named(
+    store: Store, artifact: Artifact
+) -> None:
+    (path,) = Path(store.url, "stages").rglob("*.json")
+    store.write(f"stages/{'0' * 64}/{path.name}", path.read_bytes())
+    (fault,) = verified(store).faults
+    assert (fault.key, fault.said) == (f"stages/{'0' * 64}/{path.name}", "leads to an attestation of another stage key")
 
 
 def test_leftovers_strangers_and_a_collection_are_told_and_are_no_faults(store: Store, artifact: Artifact) -> None:
@@ -339,14 +352,37 @@ def test_a_copy_with_other_bytes_never_takes_the_place(store: Store, tmp_path: P
     assert Path(store.url, "quarantine", member.md5).read_bytes() == b"noise"
 
 
-def test_what_cannot_be_had_goes_to_quarantine_and_its_listing_goes(store: Store, artifact: Artifact) -> None:
+def test_what_no_pin_names_is_fetched_when_its_md5_is_right(store: Store, tmp_path: Path) -> None:
+    (member,) = store.put(write(tmp_path / "one", {"a": "good"}) / "a").members
+    shutil.rmtree(Path(store.url, "pins"))
+    overwrite(object_path(store, member.md5), b"noise")
+    places = tmp_path / "evil", tmp_path / "good"
+    for place, data in zip(places, ("evil", "good"), strict=True):
+        write(place, {key_of(member.md5): data})
+    assert len(repaired(store, Sources((Store(str(places[0])),))).wrong) == 1
+    object_path(store, member.md5).write_bytes(b"noise")
+    assert repaired(store, Sources((Store(str(places[0])), Store(str(places[1]))))).wrong == []
+    assert object_path(store, member.md5).read_bytes() == b"good"
+
+
+def test_what_cannot_be_had_goes_to_quarantine_and_its_listing_goes(
+    store: Store, artifact: Artifact, tmp_path: Path
+) -> None:
     overwrite(file(store, artifact, "a.txt"), b"FIRST")
     report = repaired(store)
     assert "moved to quarantine/" in report.wrong[0].said
     assert "`dvc push` from where the files are sends them again" in report.wrong[0].way_out
     assert objects(store) == {artifact.members[1].md5}
     after = verified(store)
-    assert (after.faults, after.quarantined, after.partly) == ([], 1, 1)
+    (fault,) = after.faults
+    assert (after.quarantined, after.partly) == (1, 1)
+    assert fault.said.startswith(
+        f"lost: it was damaged and lies in quarantine/{artifact.members[0].md5} since (wanted: a"
+    )
+    # It is a fault until a good copy is there again.
+    store.put(tmp_path / "tree")
+    after = verified(store)
+    assert (after.faults, after.quarantined, after.whole) == ([], 1, 1)
 
 
 def test_a_listing_that_no_pin_knows_is_not_thrown_away(store: Store, artifact: Artifact) -> None:
