@@ -30,7 +30,13 @@ def disagreements(attested: Attestation, inputs: Mapping[str, str], read: Read) 
     match attested.component:
         case "tokenize":
             manifest = _json(read, made.get("tokens"), "tokens.json")
-            yield from _names("tokens.json", manifest, "tokenizer", _sha256(read, made.get("tokenizer"), "tokenizer.json"), "documents")
+            yield from _names(
+                "tokens.json",
+                manifest,
+                "tokenizer",
+                _sha256(read, made.get("tokenizer"), "tokenizer.json"),
+                "documents",
+            )
         case "pretrain":
             manifest = _json(read, made.get("checkpoint"), "checkpoint.json")
             tokens = inputs.get("tokens")
@@ -44,13 +50,17 @@ def disagreements(attested: Attestation, inputs: Mapping[str, str], read: Read) 
             yield from _names("checkpoint.json", manifest, "seed", attested.facts.get("seed"), "tokens")
         case "export":
             tokenizer = _sha256(read, inputs.get("tokenizer"), "tokenizer.json")
-            yield from _same("the model's tokenizer.json", _sha256(read, made.get("model"), "tokenizer.json"), tokenizer, "tokenizer")
+            yield from _same(
+                "the model's tokenizer.json", _sha256(read, made.get("model"), "tokenizer.json"), tokenizer, "tokenizer"
+            )
             manifest = _json(read, inputs.get("checkpoint"), "checkpoint.json")
             yield from _names("checkpoint.json", manifest, "tokenizer", tokenizer, "checkpoint")
         case "report":
             page = read(made["report"], "report.html") if "report" in made else None
             found = REPORT.search(page or b"")
-            yield from _same("report.html", found[1].decode() if found else None, inputs.get("checkpoint"), "checkpoint")
+            yield from _same(
+                "report.html", found[1].decode() if found else None, inputs.get("checkpoint"), "checkpoint"
+            )
 
 
 def lock_of(read: Read, digest: str) -> Lock | None:
@@ -65,13 +75,15 @@ def lock_of(read: Read, digest: str) -> Lock | None:
 def lock_disagreements(attested: Attestation, lock: Lock) -> list[Finding]:
     """Where a lock file of the sources contradicts the attestation of the snapshot that made it."""
     found = []
-    objects = {one.uri: one.sha256 for one in attested.objects}
+    objects = {one.uri or "": one.sha256 for one in attested.objects}
     if lock.recipe != identity(attested.section):
         said = "sources.lock.json is of another recipe section than the attestation tells"
-        found.append(Finding(Verdict.CONFLICT, said, (f"recipe: {lock.recipe}", f"attested: {identity(attested.section)}")))
+        found.append(
+            Finding(Verdict.CONFLICT, said, (f"recipe: {lock.recipe}", f"attested: {identity(attested.section)}"))
+        )
     locked = {uri: one.sha256 for uri, one in lock.objects().items()}
     if locked != objects:
-        apart = sorted(str(uri) for uri in locked.keys() | objects.keys() if locked.get(uri) != objects.get(uri))
+        apart = sorted(uri for uri in locked.keys() | objects.keys() if locked.get(uri) != objects.get(uri))
         said = f"sources.lock.json and the attestation tell of other objects: {len(apart)} differ"
         found.append(Finding(Verdict.CONFLICT, said, tuple(apart)))
     if lock.tree != attested.facts.get("tree"):
@@ -79,11 +91,15 @@ def lock_disagreements(attested: Attestation, lock: Lock) -> list[Finding]:
         found.append(Finding(Verdict.CONFLICT, said, (f"{lock.tree} and {attested.facts.get('tree')}",)))
     wanted = [(one.get("name"), one.get("uri"), one.get("licence")) for one in attested.section.get("sources", ())]
     if [(one.name, one.uri, one.licence) for one in lock.sources] != wanted:
-        found.append(Finding(Verdict.CONFLICT, "sources.lock.json lists other sources or licences than the attestation"))
+        found.append(
+            Finding(Verdict.CONFLICT, "sources.lock.json lists other sources or licences than the attestation")
+        )
     return found
 
 
-def _names(file: str, manifest: dict[str, Any] | None, field: str, other: Any, about: str) -> Iterator[tuple[str, Finding]]:
+def _names(
+    file: str, manifest: dict[str, Any] | None, field: str, other: Any, about: str
+) -> Iterator[tuple[str, Finding]]:
     if manifest is not None:
         yield from _same(f"{file}: {field}", manifest.get(field), other, about)
 

@@ -172,7 +172,8 @@ def in_store(store: Store, pin: Artifact) -> list[Copy]:
 
 def files(folder: Path) -> tuple[list[str], list[str]]:
     """The files of a folder, in canonical order, without a signature; and what has no place in an artifact."""
-    found, odd = [], []
+    found: list[str] = []
+    odd: list[str] = []
     for directory, folders, names in os.walk(folder):
         for name in (*names, *(one for one in folders if os.path.islink(os.path.join(directory, one)))):
             path = os.path.join(directory, name)

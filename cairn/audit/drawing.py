@@ -141,7 +141,9 @@ def _edge(placed: Layout, pair: tuple[str, str], findings: Sequence[Finding]) ->
     width = 9.0 * len(said)
     middle, height = (x1 + x2) / 2, (y1 + y2) / 2
     plate = box(middle - width / 2, height - 9, width, 16, "plate")
-    return marked("; ".join(one.said for one in bad), line, plate, label(middle, height + 4, said, "verdict bad", "middle"))
+    return marked(
+        "; ".join(one.said for one in bad), line, plate, label(middle, height + 4, said, "verdict bad", "middle")
+    )
 
 
 def _at(x: float, y: float) -> str:

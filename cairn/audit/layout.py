@@ -1,12 +1,13 @@
 """Where the nodes of a graph go on paper: in layers, each below all that were made from it, with few crossings.
 
 Layers by the longest path, order within them by the mean place of the neighbours (Sugiyama, Tagawa and Toda 1981,
-"Methods for visual understanding of hierarchical system structures"). An edge that passes a layer has a place there too,
-so it runs between the nodes and not behind them.
+"Methods for visual understanding of hierarchical system structures"). An edge that passes a layer has a place there
+too, so it runs between the nodes and not behind them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 SWEEPS = 8  # over all layers, down and up by turns; after that nothing gets better
 
@@ -54,7 +55,7 @@ def layout(nodes: Sequence[str], edges: Sequence[tuple[str, str]], size: Measure
             chain.append(lane)
         chain.append(head)
         chains[tail, head] = chain
-        links += [pair for pair in zip(chain, chain[1:], strict=False) if depth[tail] < depth[head]]
+        links += [pair for pair in pairwise(chain) if depth[tail] < depth[head]]
     rows = _ordered(rows, links)
     boxes = set(nodes)
     widths = [[size.width if one in boxes else size.lane for one in row] for row in rows]
@@ -128,7 +129,10 @@ def _ordered(rows: list[list[str]], links: Sequence[tuple[str, str]]) -> list[li
             now = {one: position / max(1, len(rows[index]) - 1) for position, one in enumerate(rows[index])}
 
             def mean(
-                one: str, near: dict[str, list[str]] = near, place: dict[str, float] = place, now: dict[str, float] = now
+                one: str,
+                near: dict[str, list[str]] = near,
+                place: dict[str, float] = place,
+                now: dict[str, float] = now,
             ) -> float:
                 found = [place[other] for other in near.get(one, ())]
                 return sum(found) / len(found) if found else now[one]
@@ -142,7 +146,7 @@ def _ordered(rows: list[list[str]], links: Sequence[tuple[str, str]]) -> list[li
 
 def _crossings(rows: Sequence[Sequence[str]], below: Mapping[str, Sequence[str]]) -> int:
     count = 0
-    for upper, lower in zip(rows, rows[1:], strict=False):
+    for upper, lower in pairwise(rows):
         place = {one: position for position, one in enumerate(lower)}
         ends = [place[head] for one in upper for head in sorted(below.get(one, ()), key=lambda head: place[head])]
         count += sum(one > other for index, one in enumerate(ends) for other in ends[index + 1 :])

@@ -13,6 +13,8 @@ from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store, identity
 
+DIFFERENCE = "cairn.patch"  # what the store calls the changes to a commit
+
 
 @dataclass
 class Origin:
@@ -59,7 +61,9 @@ class Origin:
         for copy in tree.copies:
             seen = reader.seen[copy.places[self.path]]
             if seen.size is not None and (seen.size != member.size or seen.sha256 not in (None, member.sha256)):
-                found.append(Finding(Verdict.TAMPERED, f"{self.node.name}: {copy.places[self.path].url} holds other bytes"))
+                found.append(
+                    Finding(Verdict.TAMPERED, f"{self.node.name}: {copy.places[self.path].url} holds other bytes")
+                )
         sound = tree.sound(self.path, reader)
         if sound is None:
             found.append(Finding(Verdict.MISSING, f"{self.node.name}: its bytes are nowhere in {where}"))
@@ -116,7 +120,9 @@ def surroundings(attested: Attestation, store: Store, pins: Pins) -> Iterator[Or
         node = Node(f"code:{code.sha256}:{identity([code.commit, code.difference])[:12]}", "code", "cairn", code.sha256)
         yield Origin(node, said=[said])
     if code.difference is not None:
-        yield _kept(Node(f"code:{code.difference}", "code", "changes to the commit", code.difference), store, pins, None)
+        yield _kept(
+            Node(f"code:{code.difference}", "code", "changes to the commit", code.difference), store, pins, None
+        )
     for name, digest in attested.locks.items():
         yield _kept(Node(f"lock:{name}:{digest}", "lock", name, digest), store, pins, environment.ROOT / name)
 
@@ -132,4 +138,5 @@ def _kept(node: Node, store: Store, pins: Pins, beside: Path | None) -> Origin:
     if pin is None and beside is not None and beside.is_file():
         only = Artifact((Member(beside.name, node.digest, "", beside.stat().st_size),), is_directory=False)
         copies = replace(copies, pin=only, copies=[replace(at_path(beside, only), may_be_another=True)])
-    return Origin(node, copies, said=[one for one in faults if one.verdict is not Verdict.MISSING])
+    misnamed = pins.misnamed(node.digest, DIFFERENCE if node.kind == "code" else node.name)
+    return Origin(node, copies, said=[*(one for one in faults if one.verdict is not Verdict.MISSING), *misnamed])

@@ -90,8 +90,11 @@ def _header(audit: Audit, target: Node, store: str, keys: Sequence[str]) -> Mark
         tag("p", "Audit", class_="kicker"),
         tag("h1", breakable(target.name), " ", tag("span", target.digest[:12], class_="digest-of")),
         tag("p", f"{lead} Walked back over {stages} runs of stages to {objects:,} objects of sources.", class_="lead"),
-        tag("div", table("Verdicts", [Column("verdict", "word"), Column("how often"), Column("meaning", "word")], rows),
-            class_="verdicts"),  # fmt: skip
+        tag(
+            "div",
+            table("Verdicts", [Column("verdict", "word"), Column("how often"), Column("meaning", "word")], rows),
+            class_="verdicts",
+        ),
         table(
             "What was asked",
             [Column("", "word"), Column("", "digest")],
@@ -155,13 +158,20 @@ def _tables(audit: Audit) -> Markup:
         table("Edges", EDGE_COLUMNS, [_edge_row(audit, one) for one in main_edges]),
     ]
     if rest:
-        parts.append(_folded(f"{len(rest):,} objects of sources", table("Objects", NODE_COLUMNS, [_row(one) for one in rest])))
+        parts.append(
+            _folded(f"{len(rest):,} objects of sources", table("Objects", NODE_COLUMNS, [_row(one) for one in rest]))
+        )
         rows = [_edge_row(audit, one) for one in rest_edges]
         parts.append(_folded(f"{len(rest_edges):,} edges to them", table("Edges to objects", EDGE_COLUMNS, rows)))
     return tag("section", *parts, class_="every")
 
 
-NODE_COLUMNS = [Column("node", "word"), Column("kind", "word"), Column("verdicts", "word"), Column("what was found", "word")]
+NODE_COLUMNS = [
+    Column("node", "word"),
+    Column("kind", "word"),
+    Column("verdicts", "word"),
+    Column("what was found", "word"),
+]
 EDGE_COLUMNS = [Column("edge", "word"), Column("verdicts", "word"), Column("what was found", "word")]
 
 

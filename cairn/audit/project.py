@@ -1,6 +1,7 @@
 """What a project says besides its attestations: `dvc.lock`, pointers of its store, checkpoints of work in progress.
 
-None of it is signed, so nothing rests on it. But a person or DVC will follow it, and it has to lead to what is attested.
+None of it is signed, so nothing rests on it. But a person or DVC will follow it, and it has to lead to what is
+attested.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from cairn.lineage.artifact import Artifact, readable
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.pins import pin_of
 from components.recipe import Recipe
-from pipelines.stages import Stage, place, stages
+from pipelines.stages import Stage, stages
 
 Makers = Callable[[str], list[Attestation]]
 LOCK, DAG = Path("dvc.lock"), Path("dvc.yaml")
@@ -42,7 +43,9 @@ def judge(audit: Audit, root: Path, pins: Pins, makers: Makers) -> None:
     for digest in _beside(audit, makers):
         # What else was made in a run that was walked to, such as the optimizer's state: its pin is followed too.
         for finding in pins.of(digest)[1]:
-            _add(audit, Node(f"record:pins/{digest}.json", "record", f"pins/{digest}.json", digest)).findings.append(finding)
+            _add(audit, Node(f"record:pins/{digest}.json", "record", f"pins/{digest}.json", digest)).findings.append(
+                finding
+            )
     for name, digest, finding in _pointers(pins):
         _add(audit, Node(f"record:{name}", "record", name, digest)).findings.append(finding)
     for path in sorted((root / ".cairn" / "work").glob("*/scratch/checkpoints/*")):
@@ -240,8 +243,8 @@ def _pointers(pins: Pins) -> Iterator[tuple[str, str, Finding]]:
         for number in absent:
             record = f"{name}/{number:08d}"
             yield record, "", Finding(Verdict.MISSING, f"{record}: the pointer's history has a gap there")
-        for number in numbers:
-            yield _pointer(f"{name}/{number}", pins)
+        for version in numbers:
+            yield _pointer(f"{name}/{version}", pins)
 
 
 def _pointer(record: str, pins: Pins) -> tuple[str, str, Finding]:
@@ -280,7 +283,9 @@ def _checkpoint(folder: Path, named: str) -> tuple[Finding, str]:
         with open(folder.parents[1] / "training.jsonl", "rb") as file:
             logged = file.read(log["length"])
         if (len(logged), hashlib.sha256(logged).hexdigest()) != (log["length"], log["sha256"]):
-            faults.append("training.jsonl: is not what was logged before the checkpoint, or manifest.json tells wrong of it")
+            faults.append(
+                "training.jsonl: is not what was logged before the checkpoint, or manifest.json tells wrong of it"
+            )
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         return Finding(Verdict.TAMPERED, f"{named}: cannot be read", (one_line(error) or type(error).__name__,)), ""
     if faults:

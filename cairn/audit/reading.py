@@ -3,11 +3,15 @@
 What cannot be read is told, not raised: one bad file must not keep an auditor from the next.
 """
 
+import ctypes
 import hashlib
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from io import FileIO
 from threading import Lock, local
 from typing import Any, BinaryIO
 
@@ -22,6 +26,11 @@ from components.snapshot.objects import open_version
 # Small enough to stay in a processor's second cache between the copy from the page cache and the hash: 256 KiB reads at
 # 84 % of the speed of sha256 alone, 8 MiB at 78 % (one core, SHA-NI).
 BLOCK = 256 << 10
+LARGE = 64 << 20  # bytes from which a file that is not in the page cache is read past it
+# To audit 100 GB then pushes nobody else's pages out. It also takes less than half of the processor: 1.9 GB for each
+# second of a core against 0.5 to 0.7 where the cache has to be filled (10 GB, ext4, Linux 6.18).
+DIRECT_BLOCK = 4 << 20  # there is no reading ahead, so the requests themselves have to be large
+PROBES = 16
 REQUESTS = 16  # to a store that is not a disk of ours, in flight at once
 
 
@@ -79,38 +88,86 @@ class Reader:
 
                 self.seen[place] = self._hash(place, advance)
 
-            for group, workers in ((here, Resources.from_environment().workers), (away, REQUESTS)):
+            # Twice as many as processors: half of them may wait for the disk.
+            for group, workers in ((here, 2 * Resources.from_environment().workers), (away, REQUESTS)):
                 with ThreadPoolExecutor(workers) as threads:
                     list(threads.map(hash_one, group))
 
-    def _hash(self, place: Place, advance: Any) -> Seen:
+    def _hash(self, place: Place, advance: Callable[[int], None]) -> Seen:
         try:
             if not _is_file(place):
                 with reaching(place.url), _opened(place) as source:
                     return self._digest(source, advance)
             with open(place.url, "rb", buffering=0) as source:
                 stat = os.fstat(source.fileno())
-                key = stat.st_dev, stat.st_ino
-                known = self._by_file.get(key)
+                known = self._by_file.get((stat.st_dev, stat.st_ino))
                 if known is not None:
-                    advance(known.size)
+                    advance(known.size or 0)
                     return known
-                self._by_file[key] = seen = self._digest(source, advance)
+                direct = _direct(source.fileno(), place.url, stat.st_size) if stat.st_size >= LARGE else None
+                if direct is None:
+                    seen = self._digest(source, advance)
+                else:
+                    with direct:
+                        seen = self._digest(direct, advance, DIRECT_BLOCK)
+                self._by_file[stat.st_dev, stat.st_ino] = seen
                 return seen
         except (CairnError, OSError) as error:
             return Seen(None, error=one_line(error))
 
-    def _digest(self, source: Any, advance: Any) -> Seen:
-        try:
-            buffer: bytearray = self._buffers.block
-        except AttributeError:
-            buffer = self._buffers.block = bytearray(BLOCK)
+    def _digest(self, source: Any, advance: Callable[[int], None], block: int = BLOCK) -> Seen:
+        buffer = getattr(self._buffers, f"of_{block}", None)
+        if buffer is None:
+            # Of whole pages, as reading past the page cache wants it; each thread has its own.
+            buffer = mmap.mmap(-1, block)
+            setattr(self._buffers, f"of_{block}", buffer)
         view, sha256, size = memoryview(buffer), hashlib.sha256(), 0
         while count := source.readinto(buffer):
             sha256.update(view[:count])
             size += count
             advance(count)
         return Seen(size, sha256.hexdigest())
+
+
+def _direct(descriptor: int, path: str, size: int) -> FileIO | None:
+    """The file again, opened to be read past the page cache; None where it is in there, or this cannot be done."""
+    if not hasattr(os, "O_DIRECT") or _in_memory(descriptor, size) > 0.5:
+        return None
+    try:
+        opened = FileIO(os.open(path, os.O_RDONLY | os.O_DIRECT), "rb")
+    except OSError:
+        return None
+    try:
+        opened.readinto(mmap.mmap(-1, mmap.PAGESIZE))  # some file systems refuse only now
+        opened.seek(0)
+        return opened
+    except OSError:
+        opened.close()
+        return None
+
+
+def _in_memory(descriptor: int, size: int) -> float:
+    """The share of some pages of a file, evenly spread, that are in the page cache; 1 where that cannot be told."""
+    found = 0
+    for index in range(PROBES):
+        offset = index * size // PROBES // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        try:
+            with mmap.mmap(descriptor, mmap.PAGESIZE, access=mmap.ACCESS_COPY, offset=offset) as page:
+                start = ctypes.c_char.from_buffer(page)
+                told = ctypes.c_ubyte(1)
+                failed = _libc().mincore(
+                    ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(1), ctypes.byref(told)
+                )
+                del start  # it holds the page open
+        except (OSError, ValueError, AttributeError):
+            return 1.0
+        found += bool(failed) or told.value & 1
+    return found / PROBES
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def read_small(place: Place, sha256: str) -> bytes | None:

@@ -1,7 +1,7 @@
 """What an audit is asked about: an artifact that lies somewhere, or the digest of one that a store knows.
 
-A folder that no attestation knows may be a known artifact that somebody changed. Then that artifact is what it claims to
-be, and what differs is told file by file.
+A folder that no attestation knows may be a known artifact that somebody changed. Then that artifact is what it claims
+to be, and what differs is told file by file.
 """
 
 import json
@@ -32,8 +32,8 @@ class Target:
     path: Path | None = None
     """The folder or file that was named."""
     stranger: bool = False
-    """The path holds something that was never pinned, and of which the artifact of `digest` is the nearest; without one,
-    `digest` is that of what lies there."""
+    """The path holds something that was never pinned, and of which the artifact of `digest` is the nearest; without
+    one, `digest` is that of what lies there."""
 
 
 class Pins:
@@ -48,6 +48,14 @@ class Pins:
         if digest not in self.known:
             self.known[digest] = self._read(digest)
         return self.known[digest]
+
+    def misnamed(self, digest: str, name: str) -> list[Finding]:
+        """Whether the pin of an artifact that is one file calls it something else: no digest covers its name."""
+        pin, _ = self.of(digest)
+        if pin is None or pin.is_directory or pin.members[0].path == name:
+            return []
+        said = f"pins/{digest}.json: calls {name} by another name"
+        return [Finding(Verdict.TAMPERED, said, (pin.members[0].path,))]
 
     @cached_property
     def digests(self) -> list[str]:
@@ -91,14 +99,18 @@ def find(said: str, pins: Pins, reader: Reader, expected: Callable[[Path], str |
     if path.exists() or path.is_symlink():
         return _at(path, pins, reader, expected)
     if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", said):
-        raise ArtifactError(f"{said}: no such file or folder, nor {SHORTEST} to 64 digits of a digest: name what to audit")
+        raise ArtifactError(
+            f"{said}: no such file or folder, nor {SHORTEST} to 64 digits of a digest: name what to audit"
+        )
     found = [digest for digest in pins.digests if digest.startswith(said)]
     if not found and len(said) == 64:
         return Target(said)  # a store may have lost the pin and not the attestations
     if not found:
         raise ArtifactError(f"{said}: no artifact of the store {pins.store.url} begins so, and no such path is there")
     if len(found) > 1:
-        raise ArtifactError(f"{said}: {len(found)} artifacts begin so, such as {found[0]} and {found[1]}: say more digits")
+        raise ArtifactError(
+            f"{said}: {len(found)} artifacts begin so, such as {found[0]} and {found[1]}: say more digits"
+        )
     return Target(found[0])
 
 

@@ -10,7 +10,12 @@ from cairn.errors import one_line
 from components.report.markup import visible
 
 SHOWN = 12  # details below a finding
-STYLES = {Verdict.BYTES_MATCH: "green", Verdict.REPRODUCED: "bold green", Verdict.CLOSE: "green", Verdict.ATTESTED: "cyan"}
+STYLES = {
+    Verdict.BYTES_MATCH: "green",
+    Verdict.REPRODUCED: "bold green",
+    Verdict.CLOSE: "green",
+    Verdict.ATTESTED: "cyan",
+}
 
 
 def lines(audit: Audit) -> Iterator[Text]:
@@ -73,7 +78,9 @@ class _Tree:
             yield from self._node(self.audit.nodes[one.head], one, drawn, below + ("   " if last else "│  "))
         for index, (source, objects) in enumerate(sources.items()):
             last = index == len(sources) - 1
-            yield from self._objects(source, objects, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+            yield from self._objects(
+                source, objects, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")
+            )
 
     def _line(self, node: Node, edge: Edge | None, before: str, after: str) -> Text:
         line = Text(before).append(shown(node.name), "bold" if node.kind == "artifact" else "")

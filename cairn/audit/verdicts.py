@@ -90,7 +90,8 @@ class Audit:
 
     def findings(self) -> Iterator[tuple[Node | Edge, Finding]]:
         """Every finding, with what it is about; nodes first, in the order in which the walk came to them."""
-        for holder in (*self.nodes.values(), *self.edges):
+        holders: list[Node | Edge] = [*self.nodes.values(), *self.edges]
+        for holder in holders:
             for finding in holder.findings:
                 yield holder, finding
 

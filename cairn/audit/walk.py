@@ -1,7 +1,7 @@
 """The walk back: from one artifact along its attestations to the objects of the sources, with a verdict at every step.
 
-First the attestations are followed, which takes no bytes of any artifact; then every copy of everything that was come by
-is read, once; then each node and edge is judged. One bad record ends its own branch and no other.
+First the attestations are followed, which takes no bytes of any artifact; then every copy of everything that was come
+by is read, once; then each node and edge is judged. One bad record ends its own branch and no other.
 """
 
 from collections import deque
@@ -131,6 +131,8 @@ class Walk:
             untold = "no attestation that is trusted says what made it: the walk ends here"
             node.findings.append(Finding(Verdict.MISSING, untold))
         node.name = names[0] if names else node.name
+        if node.name in _artifacts():
+            node.findings += self.pins.misnamed(digest, place(node.name).name)
         return found
 
     def _records(self, digest: str, node: Node) -> list[Record]:
@@ -164,7 +166,9 @@ class Walk:
         self.audit.edges.append(edge)
         if attested is None:
             worst = next(one.verdict for one in record.findings if one.verdict in WRONG)
-            edge.findings.append(Finding(worst, f"attestations/{record.subject}/{record.identifier}.json: not believed"))
+            edge.findings.append(
+                Finding(worst, f"attestations/{record.subject}/{record.identifier}.json: not believed")
+            )
         else:
             edge.findings.append(Finding(Verdict.ATTESTED, "it is named as what was made"))
         return node
@@ -216,9 +220,8 @@ class Walk:
         named = self.target.path if digest == self.target.digest else None
         if named is not None:
             self.copies[digest].copies.insert(0, at_path(named, pin))
-        known = {name for stage in stages() for name in stage.outputs}
         for name in dict.fromkeys(names) if self.root is not None else ():
-            if name not in known:
+            if name not in _artifacts():
                 continue
             path = (self.root or Path()) / place(name)
             if not path.exists() or (named is not None and path.resolve() == named.resolve()):
@@ -327,3 +330,8 @@ class Walk:
 def artifact_id(digest: str) -> str:
     """The id of an artifact's node."""
     return f"artifact:{digest}"
+
+
+def _artifacts() -> set[str]:
+    """The names of everything that a stage makes."""
+    return {name for stage in stages() for name in stage.outputs}

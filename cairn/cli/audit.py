@@ -1,4 +1,4 @@
-"""`cairn audit`: walk a model back to its sources, and say of every step what is proved, claimed, missing or changed."""
+"""`cairn audit`: walk a model back to its sources, and say of every step what is proved, claimed, missing, changed."""
 
 import tempfile
 from functools import partial
@@ -27,9 +27,13 @@ def audit(
         list[Path] | None,
         typer.Option(help="A public key in PEM; only these are trusted. Default: your own and those in trusted/."),
     ] = None,
-    no_bytes: Annotated[bool, typer.Option("--no-bytes", help="Do not read artifacts: look whether they are there.")] = False,
+    no_bytes: Annotated[
+        bool, typer.Option("--no-bytes", help="Do not read artifacts: look whether they are there.")
+    ] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Do a sample of every stage again, and compare.")] = False,
-    sample: Annotated[str, typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.")] = "20",
+    sample: Annotated[
+        str, typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.")
+    ] = "20",
     seed: Annotated[int, typer.Option(help="With --replay: seed of the sample.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write the graph as one page, too.")] = None,
     json: AsJson = False,

@@ -92,7 +92,7 @@ def test_what_cannot_be_named_is_one_line(built: Project) -> None:
     keys = signing.trusted_keys()
     with pytest.raises(ArtifactError, match="nosuch: no such file"):
         audit("nosuch", store=store_of(built), keys=keys)
-    with pytest.raises(ArtifactError, match="no artifact of the store .* begins so"):
+    with pytest.raises(ArtifactError, match=r"no artifact of the store .* begins so"):
         audit("0" * 12, store=store_of(built), keys=keys)
     with pytest.raises(StoreError, match="no such folder"):
         audit(str(built.root / "artifacts/model"), store=Store("/nowhere/at/all"), keys=keys)
@@ -121,13 +121,13 @@ def test_a_changed_file_is_named_where_it_lies(copy: Project) -> None:
     data = path.read_bytes()
     write(path, bytes([data[0] ^ 1]) + data[1:])
     assert wrong(audited(copy)) == [
-        f"TAMPERED | artifact:{digest_in_store(copy, 'tokens')} tokens | {copy.root}/artifacts/tokens: 1 fault in 7 files"
-        " | changed: train/00000.bin"
+        f"TAMPERED | artifact:{digest_in_store(copy, 'tokens')} tokens | "
+        f"{copy.root}/artifacts/tokens: 1 fault in 7 files | changed: train/00000.bin"
     ]
 
 
 @pytest.mark.parametrize(
-    "attack, fault",
+    ("attack", "fault"),
     [
         (lambda model: write(model / "model.safetensors", b"short"), "cut short: model.safetensors"),
         (lambda model: (model / "evil.py").write_text("import os"), "extra: evil.py"),
@@ -304,7 +304,7 @@ def test_two_attestations_of_one_stage_key_with_other_outputs_are_in_conflict(co
     said["predicate"]["buildDefinition"]["internalParameters"]["environment"]["processor"]["model"] = "Another"
     second = attest(copy, said)
     found = audited(copy)
-    assert names(found, "CONFLICT", "pretrain", first[:12], second[:12], "f" * 64, 'processor.model', '"Another"')
+    assert names(found, "CONFLICT", "pretrain", first[:12], second[:12], "f" * 64, "processor.model", '"Another"')
 
 
 def test_training_that_went_on_with_other_code_is_in_conflict(copy: Project) -> None:
@@ -316,7 +316,7 @@ def test_training_that_went_on_with_other_code_is_in_conflict(copy: Project) -> 
     assert names(audited(copy), "CONFLICT", "pretrain", "2 launches worked on it", "e" * 64)
 
 
-def test_a_checkpoint_that_names_other_tokens_than_its_attestation_is_in_conflict(copy: Project, tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_other_tokens_than_were_attested_is_in_conflict(copy: Project, tmp_path: Path) -> None:
     shutil.copytree(copy.root / "artifacts/checkpoint", tmp_path / "checkpoint")
     manifest = json.loads((tmp_path / "checkpoint/checkpoint.json").read_bytes())
     (tmp_path / "checkpoint/checkpoint.json").write_text(json.dumps({**manifest, "tokens": "d" * 64}))
@@ -371,7 +371,7 @@ def test_a_pointer_that_leads_nowhere_is_named(copy: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new, fault",
+    ("old", "new", "fault"),
     [
         ("size: ", "size: 1", "size"),
         ("steps: 150", "steps: 151", "pretrain.steps"),
