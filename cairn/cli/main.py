@@ -9,7 +9,21 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cairn.cli import compare, config, dag, doctor, generate, init, pipeline, report, run, snapshot, status
+from cairn.cli import (
+    affected,
+    compare,
+    config,
+    dag,
+    doctor,
+    generate,
+    init,
+    lineage,
+    pipeline,
+    report,
+    run,
+    snapshot,
+    status,
+)
 from cairn.errors import EXIT_BAD_INPUT, guard, one_line
 
 app = typer.Typer(
@@ -28,7 +42,9 @@ app.command("generate")(generate.generate)
 app.command("compare")(compare.compare)
 app.command("snapshot")(snapshot.snapshot)
 app.command("dag")(dag.dag)
+app.command("affected")(affected.affected)
 app.add_typer(config.app, name="config")
+app.add_typer(lineage.app, name="lineage")
 app.add_typer(pipeline.app)
 
 

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from cairn.audit.replay import Places, Sample, replay, replay_all
+from cairn.audit.replay import Sample, replay, replay_all
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.lineage import attestation
 from cairn.lineage.artifact import digest_of, read_artifact, readable
 from cairn.lineage.attestation import Attestation
+from cairn.lineage.places import Places
 from cairn.lineage.store import Store
 from cairn.resources import Resources
 from components.ingest.documents import ShardWriter, read_shard
@@ -474,7 +475,7 @@ def test_a_report_that_tells_another_number_is_found(auditor: Auditor) -> None:
 def test_a_lock_that_names_other_bytes_than_its_attestation_is_found(auditor: Auditor) -> None:
     def change(statement: Any) -> None:
         for one in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
-            if one["name"] == "text/0003.txt":
+            if one.get("uri") == "text/0003.txt":
                 one["digest"]["sha256"] = "0" * 64
 
     auditor.resign("sources", change)

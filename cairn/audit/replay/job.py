@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -158,31 +158,6 @@ class Job:
             return self.fetch(digest, only)
         except (StoreError, ArtifactError) as error:
             raise UnavailableError(f"{name or digest[:12]} is not to be had: {error}") from None
-
-
-@dataclass
-class Places:
-    """A `Fetch` of artifacts that lie at known places, and else in the store."""
-
-    store: Store
-    scratch: Path
-    places: Sequence[Path] = ()
-    found: dict[str, Path] = field(default_factory=dict)
-
-    def __call__(self, digest: str, only: Collection[str] | None = None) -> Path:
-        """As `Fetch` says."""
-        if not self.found:
-            self.found = {known: path for path in self.places if (known := digest_of(path)) is not None}
-        if digest in self.found:
-            return self.found[digest]
-        part = "" if only is None else "-" + hashlib.sha256("\n".join(sorted(only)).encode()).hexdigest()[:12]
-        target = self.scratch / f"{digest}{part}"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.store.get(digest, target, only)
-        if only is None:
-            self.found[digest] = target
-        return target
 
 
 def _arithmetic(said: Mapping[str, Any]) -> dict[str, Any]:
