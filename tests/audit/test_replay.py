@@ -7,6 +7,9 @@ no digest is wrong. Only doing it again tells.
 import hashlib
 import json
 import shutil
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -482,3 +485,45 @@ def test_a_lock_that_names_other_bytes_than_its_attestation_is_found(auditor: Au
     found = auditor.replay("sources")
     assert found.verdict is Verdict.CONFLICT
     assert found.details[0].startswith("text/0003.txt: the lock says")
+
+
+# Interrupted
+
+REPLAYING = """
+import sys
+from pathlib import Path
+from cairn.audit.replay import Sample, replay
+from cairn.errors import guard
+from cairn.lineage import attestation
+from cairn.lineage.artifact import digest_of
+from cairn.lineage.places import Places
+from cairn.lineage.store import Store
+from cairn.resources import Resources
+scratch, store = Path(sys.argv[1]), Store.default()
+def door():
+    places = [Path("artifacts", name) for name in ("tokens", "checkpoint", "optimizer")]
+    attested = attestation.maker(store, digest_of(places[1]))
+    sample = Sample(size=None)
+    print(replay(attested, Places(store, scratch / "fetched", places), store=store, sample=sample, scratch=scratch,
+                 resources=Resources(1, 1)))
+if __name__ == "__main__":
+    sys.exit(guard(door))
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_replay_that_is_interrupted_leaves_nothing_behind(auditor: Auditor, sent: signal.Signals, code: int) -> None:
+    before = {path: digest_of(path) for path in auditor.places()}
+    process = Project(auditor.root).start(sys.executable, "-c", REPLAYING, str(auditor.scratch))
+    deadline = time.monotonic() + 60
+    while not any(log.stat().st_size for log in auditor.scratch.glob("pretrain-*/0/work/training.jsonl")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(sent)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == code, printed
+    assert "Traceback" not in printed
+    assert not list(auditor.scratch.iterdir())
+    assert {path: digest_of(path) for path in auditor.places()} == before
+    assert not list((auditor.root / ".cairn" / "work").glob("*"))

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def _looked_through(
 
 def look_through(part: Part) -> dict[str, Any]:
     """Read one shard of the artifact; what is at fault in it, and which documents of the sample are in it."""
-    plan = orjson.loads(part.plan.read_bytes())
+    plan = _plan(part.plan)
     places, sampled, expected = plan["places"], set(plan["sampled"]), plan["expected"]
     odd: list[str] = []
     found: list[tuple[str, int, str]] = []
@@ -208,6 +209,12 @@ def look_through(part: Part) -> dict[str, Any]:
         "splits": [(domain, unit, number) for (domain, unit), number in splits.items()],
         "sources": dict(sources),
     }
+
+
+@lru_cache(maxsize=1)  # it names every object of the lock, and a process looks through many shards
+def _plan(path: Path) -> dict[str, Any]:
+    plan: dict[str, Any] = orjson.loads(path.read_bytes())
+    return plan
 
 
 def _records(shard: Path) -> Iterator[Any]:
