@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from cairn.audit.replay import Sample, replay, replay_all
 from cairn.audit.verdicts import Finding, Verdict
+from cairn.errors import StageError
 from cairn.lineage import attestation
 from cairn.lineage.artifact import digest_of, read_artifact, readable
 from cairn.lineage.attestation import Attestation
@@ -208,6 +209,14 @@ def test_packages_that_are_others_are_told_and_nothing_is_promised_for_them(audi
     found = auditor.replay("documents", size=120)
     assert found.verdict is Verdict.ATTESTED
     assert "with other packages, for which nothing is promised" in found.said
+
+
+def test_a_sample_is_asked_for_in_words() -> None:
+    assert Sample.asked("7", 1, None) == Sample(seed=1, size=7)
+    assert Sample.asked("all", 0, "100..150") == Sample(size=None, steps=(100, 150))
+    for size, steps in (("0", None), ("-1", None), ("some", None), ("5", "3"), ("5", "5..5"), ("5", "9..2"), ("5", "")):
+        with pytest.raises(StageError, match="must be a whole number|write two steps"):
+            Sample.asked(size, 0, steps)
 
 
 # What was forged does not

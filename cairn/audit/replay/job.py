@@ -1,6 +1,7 @@
 """What the replay of one stage is given, and how it says what it found."""
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cairn.audit.verdicts import Finding, Verdict
-from cairn.errors import ArtifactError, CairnError, StoreError
+from cairn.errors import ArtifactError, CairnError, StageError, StoreError
 from cairn.lineage import environment
 from cairn.lineage.artifact import digest_of, read_artifact
 from cairn.lineage.attestation import Attestation
@@ -45,6 +46,24 @@ class Sample:
     steps: tuple[int, int] | None = None
     """Training steps (a, b]: those after step a up to step b. None is the first ones, and what follows the last state
     that was kept."""
+
+    @classmethod
+    def asked(cls, size: str, seed: int, steps: str | None) -> "Sample":
+        """The sample that a person asks for.
+
+        Args:
+            size: a whole number from 1, or `all`.
+            steps: `A..B`, or None.
+
+        Raises StageError when it is not written so.
+        """
+        if size != "all" and not (size.isdecimal() and int(size)):
+            raise StageError(f"--sample {size}: must be a whole number from 1, or all")
+        found = re.fullmatch(r"(\d+)\.\.(\d+)", steps or "")
+        if steps is not None and (found is None or int(found[1]) >= int(found[2])):
+            raise StageError(f"--steps {steps}: write two steps, the first before the second, as A..B")
+        stretch = (int(found[1]), int(found[2])) if found else None
+        return cls(seed, None if size == "all" else int(size), stretch)
 
 
 class UnavailableError(CairnError):
