@@ -215,7 +215,7 @@ def test_a_sample_is_asked_for_in_words() -> None:
     assert Sample.asked("7", 1, None) == Sample(seed=1, size=7)
     assert Sample.asked("all", 0, "100..150") == Sample(size=None, steps=(100, 150))
     for size, steps in (("0", None), ("-1", None), ("some", None), ("5", "3"), ("5", "5..5"), ("5", "9..2"), ("5", "")):
-        with pytest.raises(StageError, match="must be a whole number|write two steps"):
+        with pytest.raises(StageError, match=r"must be a whole number|write two steps"):
             Sample.asked(size, 0, steps)
 
 
@@ -284,9 +284,14 @@ def twice(records: list[dict[str, Any]]) -> None:
     records.append(records[0])
 
 
+def reordered(records: list[dict[str, Any]]) -> None:
+    records[0], records[1] = records[1], records[0]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (reordered, "stands behind one of an object that comes after its own"),
         (added, "did not come out of"),
         (from_nowhere, "names text/9999.txt, which is not in the lock"),
         (removed, "is missing"),
@@ -347,6 +352,27 @@ def test_a_changed_token_is_found(auditor: Auditor) -> None:
     found = auditor.replay("tokens")
     assert found.verdict is Verdict.CONFLICT
     assert found.details[0] == "tokens train/00000.bin: other bytes than train/00000.jsonl.zst gives"
+
+
+def write_notes(tokens: Path) -> None:
+    (tokens / "train" / "notes.txt").write_text("?")
+
+
+def test_a_shard_that_is_listed_twice_or_was_slipped_in_is_found(auditor: Auditor) -> None:
+    def slip_in(tokens: Path) -> None:
+        for suffix in (".bin", ".ends", ".parquet"):
+            shutil.copy(tokens / "train" / f"00000{suffix}", tokens / "train" / f"00001{suffix}")
+        manifest = json.loads((tokens / "tokens.json").read_bytes())
+        shards = manifest["splits"]["train"]["shards"]
+        shards.append({**shards[0], "name": "train/00001"})
+        (tokens / "tokens.json").write_bytes(readable(manifest))
+
+    auditor.forge("tokens", slip_in)
+    found = auditor.replay("tokens")
+    assert found.verdict is Verdict.CONFLICT
+    assert "tokens.json: the split train has 206 documents, and was made of 103" in found.details
+    auditor.forge("tokens", write_notes)
+    assert "tokens train/notes.txt: tokens.json does not name it" in auditor.replay("tokens").details
 
 
 def test_a_table_that_names_another_source_is_found(auditor: Auditor) -> None:
@@ -415,6 +441,28 @@ def test_a_changed_weight_of_the_checkpoint_is_found(auditor: Auditor) -> None:
     assert found.verdict is Verdict.CONFLICT
     assert "checkpoint: model-00001-of-00001.safetensors: other bytes" in said(found)
     assert "the surroundings are those attested, so it must be equal" in said(found)
+
+
+def test_a_state_that_was_kept_at_the_last_step_proves_nothing_and_is_refused(auditor: Auditor) -> None:
+    # Trained on from such a state, every forged weight would come out again: not a step is left.
+    weights = auditor.root / "artifacts" / "checkpoint" / "model-00001-of-00001.safetensors"
+
+    def keep(optimizer: Path) -> None:
+        tensors = load_file(optimizer / "steps" / "00000100.safetensors")
+        tensors |= {f"model.{name}": tensor for name, tensor in load_file(weights).items()}
+        state = optimizer / "steps" / "00000150.safetensors"
+        save_file(tensors, state, metadata={"format": "pt"})
+        manifest = json.loads((optimizer / "steps" / "00000100.json").read_bytes())
+        log = (weights.parent / "training.jsonl").read_bytes()
+        manifest |= {"step": 150, "sha256": digest_of(state)}
+        manifest["log"] = {"length": len(log), "sha256": hashlib.sha256(log).hexdigest()}
+        state.with_suffix(".json").write_bytes(readable(manifest))
+
+    auditor.forge("checkpoint", lambda path: edit_tensor(path / weights.name, "norm.weight"))
+    auditor.forge("optimizer", keep)
+    found = auditor.replay("optimizer")
+    assert found.verdict is Verdict.CONFLICT
+    assert "the states with the optimizer are not those that the recipe keeps" in found.said
 
 
 def test_a_weight_that_was_changed_much_is_a_conflict_on_any_hardware(

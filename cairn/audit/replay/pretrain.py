@@ -24,6 +24,12 @@ the largest of its tensor. Muon works in bfloat16, so other kernels part slowly:
 
 def replay(job: Job) -> Finding:
     """Do the steps of the sample again; the worst of what was found."""
+    steps, every = job.section.steps, job.section.keep_every
+    if _kept(job) != (expected := list(range(every, steps, every)) if every else []):
+        # Above all none at the last step: from there nothing would be trained again, and all would be the same.
+        there = ", ".join(map(str, _kept(job))) or "none"
+        told = f"kept are {there}; of {steps} steps, keep_every {every} keeps {', '.join(map(str, expected)) or 'none'}"
+        return job.wrong("the states with the optimizer are not those that the recipe keeps", [told])
     found = [_stretch(job, first, last) for first, last in stretches(job)]
     wrong = [one for one in found if one.verdict in WRONG]
     close = [one for one in found if one.verdict is Verdict.CLOSE]
@@ -70,7 +76,8 @@ def _stretch(job: Job, first: int, last: int) -> Finding:
         names = [f"steps/{first:08d}{suffix}" for suffix in (".safetensors", ".json")]
         begun = f"from the state kept at step {first}, which is taken as attested"
         try:
-            take_up(job.output("optimizer", names) / names[0], log, work)
+            if take_up(job.output("optimizer", names) / names[0], log, work) != first:
+                raise ArtifactError(f"{names[0]}: is the state of another step")
         except ArtifactError as error:
             return job.wrong("a state that was kept does not fit the log of the run", [str(error)])
     work.mkdir(parents=True, exist_ok=True)
@@ -114,6 +121,9 @@ def _compared(job: Job, folder: Path, log: bytes, first: int, last: int, said: s
         far += [one for one in finals if not one.endswith(numbers)]
         made = _files(folder / "optimizer")
         odd += [f"optimizer: {name}: other bytes" for name in made if kept.get(name) != made[name]]
+        far += [
+            f"optimizer: {name}: only in the artifact" for name in kept.keys() - made if not _is_before(name, first)
+        ]
     if not now and not finished:
         raise UnavailableError(f"nothing was logged of the steps {first + 1} to {last}: ask for more of them")
     if not odd:
@@ -136,6 +146,11 @@ def _compared(job: Job, folder: Path, log: bytes, first: int, last: int, said: s
         return job.close(told, [*odd, *details])
     # In fast mode, or compiled, not even one machine promises the same bits.
     return Finding(Verdict.CLOSE, f"{told}, and within the tolerance", (*details, *job.other_surroundings))
+
+
+def _is_before(name: str, first: int) -> bool:
+    """Whether a file of the optimizer is a state, or its manifest, that was kept before what was trained again."""
+    return name.startswith("steps/") and int(Path(name).stem) <= first
 
 
 def _furthest(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
