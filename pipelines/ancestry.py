@@ -74,3 +74,35 @@ def ancestral_differences(then: Ancestry, now: Ancestry) -> tuple[Difference, ..
         *differences("code", first.code, second.code),
         *differences("output", first.digests, second.digests),
     )
+
+
+def surrounding_differences(then: Ancestry, now: Ancestry) -> tuple[Difference, ...]:
+    """Where two runs differ in what they ran on: machine, image, threads, processes, and the commit of the code.
+
+    One for each difference, with the stages that have it: most often all of them have the same.
+    """
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name in then.stages:
+        if name in now.stages:
+            first, second = (_surroundings(run.stages[name]) for run in (then, now))
+            for each in differences("machine", first, second):
+                found.setdefault((each.name, str(each.then), str(each.now)), []).append(name)
+    return tuple(
+        Difference("machine", f"{what} ({', '.join(stages)})", before, after)
+        for (what, before, after), stages in found.items()
+    )
+
+
+def _surroundings(attested: Attestation) -> dict[str, str]:
+    said = attested.statement["predicate"]["buildDefinition"]["internalParameters"].get("environment") or {}
+    processor = said.get("processor") or {}
+    code, facts = attested.code, attested.facts
+    return {
+        "commit": f"{(code.commit or 'none')[:12]}{', changed' if code.dirty else ''}",
+        "image": str(said.get("image") or "none"),
+        "system": f"{said.get('system')} {said.get('machine')}",
+        "processor": str(processor.get("model")),
+        "instruction sets": ", ".join(processor.get("flags") or ()) or "none",
+        "arithmetic": ", ".join(f"{n}={v}" for n, v in sorted((said.get("arithmetic") or {}).items())) or "default",
+        "processes": str(facts.get("world_size", "1")),
+    }

@@ -85,21 +85,47 @@ def _by_digest(name: str, store: Store) -> str | None:
 
 
 def _by_revision(name: str, store: Store) -> str | None:
-    """The digest of the scores that `dvc.lock` named at a Git revision. It has md5, so the pins are looked through."""
-    if name.startswith("-") or _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is None:
+    """The digest of the scores that `dvc.lock` named at a Git revision."""
+    outputs = outputs_at(name)
+    if outputs is None:
         return None
-    lock = _git("show", f"{name}:./dvc.lock")
+    address = outputs.get(str(SCORES))
+    if address is None:
+        raise ArtifactError(f"{name}: its dvc.lock names no {SCORES}: `dvc repro` had not come that far")
+    digest = pinned_as(store, address)
+    if digest is None:
+        raise ArtifactError(
+            f"{name}: its scores ({address}) are not pinned in {store.url}: `dvc repro` makes them there"
+        )
+    return digest
+
+
+def outputs_at(revision: str) -> dict[str, str] | None:
+    """Path to md5 address of every output that `dvc.lock` named at a Git revision; None when it is no revision.
+
+    Raises ArtifactError when there was no `dvc.lock`, or none that can be read.
+    """
+    if revision.startswith("-") or _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") is None:
+        return None
+    lock = _git("show", f"{revision}:./dvc.lock")
     if lock is None:
-        raise ArtifactError(f"{name}: has no dvc.lock: only what `dvc repro` made and was committed can be found so")
+        raise ArtifactError(
+            f"{revision}: has no dvc.lock: only what `dvc repro` made and was committed can be found so"
+        )
     try:
-        outputs = YAML(typ="safe", pure=True).load(lock)["stages"]["evaluate"]["outs"]
-        address = next(out["md5"] for out in outputs if out["path"] == str(SCORES))
-    except (YAMLError, KeyError, TypeError, StopIteration):
-        raise ArtifactError(f"{name}: its dvc.lock names no {SCORES}: `dvc repro` had not come that far") from None
+        stages = YAML(typ="safe", pure=True).load(lock)["stages"].values()
+        return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
+    except (YAMLError, KeyError, TypeError, AttributeError):
+        raise ArtifactError(f"{revision}: its dvc.lock cannot be read") from None
+
+
+def pinned_as(store: Store, address: str) -> str | None:
+    """The digest of the artifact that a store keeps under an md5 address. The address says no digest, so the pins are
+    looked through."""
     for pin in store.list("pins"):
         if json.loads(store.read(f"pins/{pin}") or b"{}").get("md5") == address:
             return pin.removesuffix(".json")
-    raise ArtifactError(f"{name}: its scores ({address}) are not pinned in {store}: `dvc repro` there makes them")
+    return None
 
 
 def _git(*arguments: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cairn.cli import (
+    affected,
     audit,
     compare,
     config,
@@ -17,6 +18,7 @@ from cairn.cli import (
     doctor,
     generate,
     init,
+    lineage,
     pin,
     pipeline,
     report,
@@ -45,8 +47,10 @@ app.command("audit")(audit.audit)
 app.command("snapshot")(snapshot.snapshot)
 app.command("dag")(dag.dag)
 app.command("pin")(pin.pin)
-app.add_typer(config.app, name="config")
 app.add_typer(store.app, name="store")
+app.command("affected")(affected.affected)
+app.add_typer(config.app, name="config")
+app.add_typer(lineage.app, name="lineage")
 app.add_typer(pipeline.app)
 
 

@@ -128,11 +128,7 @@ def _document(found: Text, raw: bytes, unit: Unit, locked: LockedObject, count: 
     except UnicodeEncodeError:
         count.add("lone_surrogate", len(raw))
         return None
-    dropped: str | None = None
-    if not data or len(data) < (section.min_document_bytes or 0):
-        dropped = "min_document_bytes"
-    elif unit.source.kind == "prose":
-        dropped = reason(text, section)
+    dropped = rule_against(text, data, unit.source.kind, section)
     if dropped is not None:
         count.add(dropped, len(raw))
         return None
@@ -147,6 +143,18 @@ def _document(found: Text, raw: bytes, unit: Unit, locked: LockedObject, count: 
         "raw": hashlib.sha256(raw).hexdigest(),
         "raw_bytes": len(raw),
     }
+
+
+def rule_against(text: str, data: bytes, kind: str, section: Ingest) -> str | None:
+    """The key of the recipe that drops a final text, or None when it is kept.
+
+    Args:
+        data: its UTF-8.
+        kind: of its source, prose or code.
+    """
+    if not data or len(data) < (section.min_document_bytes or 0):
+        return "min_document_bytes"
+    return reason(text, section) if kind == "prose" else None
 
 
 def _deduplicate_and_split(

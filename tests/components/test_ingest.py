@@ -405,7 +405,7 @@ read, left = stage.read_unit, 3
 def read_three(unit):
     global left
     if not left:
-        stage.ShardWriter(stage._unit_folder(unit), 1 << 20).write({"half": "a unit"})
+        stage.ShardWriter(stage.unit_folder(unit), 1 << 20).write({"half": "a unit"})
         os.kill(os.getpid(), signal.SIGKILL)
     left -= 1
     return read(unit)

@@ -5,6 +5,6 @@ stage has a file that says what is done again and what is compared.
 """
 
 from cairn.audit.replay.driver import replay, replay_all
-from cairn.audit.replay.job import Fetch, Places, Sample
+from cairn.audit.replay.job import Fetch, Sample
 
-__all__ = ["Fetch", "Places", "Sample", "replay", "replay_all"]
+__all__ = ["Fetch", "Sample", "replay", "replay_all"]

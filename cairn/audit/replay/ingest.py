@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def _looked_through(
     )
     odd: list[str] = []
     found: dict[str, tuple[int, str]] = {}
+    ends: list[tuple[int, int]] = []
     splits: dict[str, Counter[tuple[str, str]]] = {split: Counter() for split in SPLITS}
     sources: Counter[str] = Counter()
     for part, result in zip(parts, results, strict=True):
@@ -161,8 +163,13 @@ def _looked_through(
             if identity in found:
                 odd.append(f"document {identity[:12]} is there twice")
             found[identity] = (place, digest)
+        ends.append(result["ends"])
         splits[part.split].update({(domain, unit): number for domain, unit, number in result["splits"]})
         sources.update(result["sources"])
+    odd += _out_of_order(parts, ends)
+    known = {"ledger.json", *(part.shard.relative_to(documents).as_posix() for part in parts)}
+    there = {path.relative_to(documents).as_posix() for path in documents.rglob("*") if path.is_file()}
+    odd += [f"{path}: is no part of documents" for path in sorted(there - known)]
     names = {one.place: one.name for one in objects}
     odd += _missing(expected, found, names)
     odd += _ledger(documents, splits, sources)
@@ -179,13 +186,13 @@ def _looked_through(
 
 def look_through(part: Part) -> dict[str, Any]:
     """Read one shard of the artifact; what is at fault in it, and which documents of the sample are in it."""
-    plan = orjson.loads(part.plan.read_bytes())
+    plan = _plan(part.plan)
     places, sampled, expected = plan["places"], set(plan["sampled"]), plan["expected"]
     odd: list[str] = []
     found: list[tuple[str, int, str]] = []
     splits: Counter[tuple[str, str]] = Counter()
     sources: Counter[str] = Counter()
-    more = 0
+    more, first, last = 0, -1, -1
     for record in _records(part.shard):
         fault = _fault(record, part, places)
         if fault is None:
@@ -193,6 +200,10 @@ def look_through(part: Part) -> dict[str, Any]:
             splits[record["domain"], "documents"] += 1
             splits[record["domain"], "bytes"] += record["bytes"]
             sources[record["source"]] += 1
+            first = place if first < 0 else first
+            if place < last:
+                fault = f"document {identity[:12]} stands behind one of an object that comes after its own"
+            last = max(last, place)
             if place in sampled and str(place) not in expected.get(identity, {}):
                 fault = f"document {identity[:12]} did not come out of {record['origin']}, which it names"
             if identity in expected:
@@ -204,10 +215,17 @@ def look_through(part: Part) -> dict[str, Any]:
     return {
         "odd": odd,
         "more": more,
+        "ends": (first, last),
         "found": found,
         "splits": [(domain, unit, number) for (domain, unit), number in splits.items()],
         "sources": dict(sources),
     }
+
+
+@lru_cache(maxsize=1)  # it names every object of the lock, and a process looks through many shards
+def _plan(path: Path) -> dict[str, Any]:
+    plan: dict[str, Any] = orjson.loads(path.read_bytes())
+    return plan
 
 
 def _records(shard: Path) -> Iterator[Any]:
@@ -235,6 +253,17 @@ def _fault(record: Any, part: Part, places: dict[str, int]) -> str | None:
             f"document {identity[:12]} names {record['origin']}, which is not in the lock of source {record['source']}"
         )
     return None
+
+
+def _out_of_order(parts: Sequence[Part], ends: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """Shards that are not in the order of the lock, told by their first and last documents."""
+    for split in SPLITS:
+        last = -1
+        for part, (first, until) in zip(parts, ends, strict=True):
+            if part.split == split:
+                if first < last:
+                    yield f"{split}/{part.shard.name}: stands behind documents of objects that come after its own"
+                last = max(last, until)
 
 
 def _missing(

@@ -1,14 +1,15 @@
 """What the replay of one stage is given, and how it says what it found."""
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from cairn.audit.verdicts import Finding, Verdict
-from cairn.errors import ArtifactError, CairnError, StoreError
+from cairn.errors import ArtifactError, CairnError, StageError, StoreError
 from cairn.lineage import environment
 from cairn.lineage.artifact import digest_of, read_artifact
 from cairn.lineage.attestation import Attestation
@@ -45,6 +46,24 @@ class Sample:
     steps: tuple[int, int] | None = None
     """Training steps (a, b]: those after step a up to step b. None is the first ones, and what follows the last state
     that was kept."""
+
+    @classmethod
+    def asked(cls, size: str, seed: int, steps: str | None) -> "Sample":
+        """The sample that a person asks for.
+
+        Args:
+            size: a whole number from 1, or `all`.
+            steps: `A..B`, or None.
+
+        Raises StageError when it is not written so.
+        """
+        if size != "all" and not (size.isdecimal() and int(size)):
+            raise StageError(f"--sample {size}: must be a whole number from 1, or all")
+        found = re.fullmatch(r"(\d+)\.\.(\d+)", steps or "")
+        if steps is not None and (found is None or int(found[1]) >= int(found[2])):
+            raise StageError(f"--steps {steps}: write two steps, the first before the second, as A..B")
+        stretch = (int(found[1]), int(found[2])) if found else None
+        return cls(seed, None if size == "all" else int(size), stretch)
 
 
 class UnavailableError(CairnError):
@@ -158,31 +177,6 @@ class Job:
             return self.fetch(digest, only)
         except (StoreError, ArtifactError) as error:
             raise UnavailableError(f"{name or digest[:12]} is not to be had: {error}") from None
-
-
-@dataclass
-class Places:
-    """A `Fetch` of artifacts that lie at known places, and else in the store."""
-
-    store: Store
-    scratch: Path
-    places: Sequence[Path] = ()
-    found: dict[str, Path] = field(default_factory=dict)
-
-    def __call__(self, digest: str, only: Collection[str] | None = None) -> Path:
-        """As `Fetch` says."""
-        if not self.found:
-            self.found = {known: path for path in self.places if (known := digest_of(path)) is not None}
-        if digest in self.found:
-            return self.found[digest]
-        part = "" if only is None else "-" + hashlib.sha256("\n".join(sorted(only)).encode()).hexdigest()[:12]
-        target = self.scratch / f"{digest}{part}"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.store.get(digest, target, only)
-        if only is None:
-            self.found[digest] = target
-        return target
 
 
 def _arithmetic(said: Mapping[str, Any]) -> dict[str, Any]:

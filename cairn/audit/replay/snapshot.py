@@ -12,6 +12,7 @@ from cairn.audit.replay.job import Job
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.errors import SourceError
 from cairn.lineage.artifact import CHUNK
+from cairn.lineage.graph import dependencies
 from components.snapshot.lock import Lock, LockedObject, LockedSource, read_lock
 from components.snapshot.objects import Found, find, open_version
 from components.snapshot.recipe import Source
@@ -21,10 +22,11 @@ def replay(job: Job) -> Finding:
     """Read the sampled objects where they came from."""
     lock = read_lock(job.output("sources"))
     objects = lock.objects()
+    attested = {one.name: one.digest for one in dependencies(job.attested) if one.kind == "object"}
     odd = [
         f"{uri}: the lock says {locked.sha256[:12]}, the attestation {said[:12]}"
         for uri, locked in objects.items()
-        if (said := job.attested.inputs.get(uri, locked.sha256)) != locked.sha256
+        if (said := attested.get(uri, locked.sha256)) != locked.sha256
     ]
     drawn = [objects[uri] for uri in job.draw(sorted(objects))]
     upstream = dict(_upstream(lock, {locked.uri for locked in drawn if locked.version is None}))

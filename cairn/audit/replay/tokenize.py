@@ -43,6 +43,8 @@ def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Find
     )
     shards = sorted(path for path in documents if path.partition("/")[0] in SPLITS)
     drawn = job.draw(shards)
+    odd += _strangers(tokens, manifest)
+    positions: list[tuple[str, ...]] = []
     folder = job.input("documents", [*drawn, "ledger.json"])
     sidecars = _Sidecars(job, sorted(path for path in tokens if path.endswith(".parquet")))
     for index, path in enumerate(drawn):
@@ -62,7 +64,12 @@ def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Find
         except (StageError, ArtifactError) as error:
             odd.append(str(error))
             continue
-        odd += _compared(again, split, path, tokens, manifest["splits"][split]["shards"], sidecars)
+        found, names = _compared(again, split, path, tokens, manifest["splits"][split]["shards"], sidecars)
+        odd += found
+        positions.append(tuple(names))
+    in_order = [name for names in positions for name in names]
+    if in_order != sorted(in_order):
+        odd.append("tokens: the shards are in another order than the documents")
     said = f"{len(drawn)} of {len(shards)} shards of documents were encoded again (seed {job.sample.seed}); {made}"
     return job.other(f"{said}: not the same", odd) if odd else job.same(f"{said}: the same bytes")
 
@@ -111,14 +118,16 @@ def _compared(
     tokens: dict[str, str],
     shards: Sequence[dict[str, Any]],
     sidecars: "_Sidecars",
-) -> list[str]:
-    """Where the token shards of a shard of documents are not what came out again."""
+) -> tuple[list[str], list[str]]:
+    """Where the token shards of a shard of documents are not what came out again; and their names, in order."""
     odd: list[str] = []
+    names: list[str] = []
     for made in again:
         name = sidecars.named(Path(made["path"]).with_suffix(".parquet"), made["sha256"][".parquet"], split, tokens)
         if name is None:
             odd.append(f"documents {path}: no token shard begins with its documents")
             continue
+        names.append(name)
         odd += [
             f"tokens {name}{suffix}: other bytes than {path} gives"
             for suffix in SUFFIXES
@@ -127,7 +136,21 @@ def _compared(
         counted = {key: made[key] for key in ("tokens", "documents", "bytes")}
         if {"name": name, **counted} not in shards:
             odd.append(f"tokens.json: tells other numbers of {name}")
-    return odd
+    return odd, names
+
+
+def _strangers(tokens: dict[str, str], manifest: dict[str, Any]) -> list[str]:
+    """Files that `tokens.json` does not name, and shards that it names in another way than they are named."""
+    named = {split: [shard["name"] for shard in manifest["splits"][split]["shards"]] for split in SPLITS}
+    odd = [
+        f"tokens.json: the shards of {split} are not numbered from 0"
+        for split, names in named.items()
+        if names != [f"{split}/{number:05d}" for number in range(len(names))]
+    ]
+    known = {f"{name}{suffix}" for names in named.values() for name in names for suffix in SUFFIXES}
+    return odd + [
+        f"tokens {path}: tokens.json does not name it" for path in sorted(tokens.keys() - known - {"tokens.json"})
+    ]
 
 
 class _Sidecars:

@@ -1,0 +1,147 @@
+"""`cairn lineage`: what an artifact was made from, what was made from it, and what two artifacts differ in."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cairn.cli.output import AsJson, print_json, short, show, table, written
+from cairn.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cairn.lineage.graph import Lineage, Node
+    from pipelines.documents import Changes
+
+app = typer.Typer(name="lineage", help="What was made from what, as the attestations tell it.", no_args_is_help=True)
+WHICH = "An artifact's path, at least 6 digits of its digest, or a Git revision."
+SHOWN = 8  # objects of one stage
+
+Digest = Annotated[str, typer.Argument(help=WHICH, show_default=False)]
+DigestOrObject = Annotated[
+    str, typer.Argument(help=f"{WHICH} Also the sha256 of a source's object.", show_default=False)
+]
+
+
+@app.command("back")
+def back(digest: Digest, json: AsJson = False) -> None:
+    """Show every stage, artifact and source that an artifact was made from."""
+    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.graph import ancestors
+    from pipelines.naming import meant
+
+    asked = meant(digest)
+    _show(ancestors(asked.store, asked.digest, trusted_keys()).back(asked.digest), "back", json)
+
+
+@app.command("forward")
+def forward(digest: DigestOrObject, json: AsJson = False) -> None:
+    """Show every stage and artifact that an artifact or a source's object went into."""
+    from cairn.lineage.attestation import trusted_keys
+    from cairn.lineage.graph import scan
+    from pipelines.naming import meant
+
+    keys = trusted_keys()
+    asked = meant(digest, lambda store: scan(store, keys))
+    _show(scan(asked.store, keys).forward(asked.digest), "forward", json)
+
+
+@app.command("diff")
+def diff(
+    first: Digest,
+    second: Annotated[str, typer.Argument(help=f"{WHICH} Default: this project.")] = ".",
+    json: AsJson = False,
+) -> None:
+    """Show where two artifacts part: recipe, versions, packages, code, machine, sources, and documents with reasons."""
+    from cairn.lineage.places import Places
+    from pipelines.ancestry import ancestral_differences, ancestry, surrounding_differences
+    from pipelines.documents import changes
+    from pipelines.naming import meant
+
+    sides = [meant(name) for name in (first, second)]
+    one, other = (ancestry(side.store, side.digest) for side in sides)
+    for side, run in zip(sides, (one, other), strict=True):
+        if not run.stages:
+            raise ArtifactError(f"{side.name}: no trusted attestation says how it was made: nothing is known of it")
+    differing = (*ancestral_differences(one, other), *surrounding_differences(one, other))
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch, fetch_other = (
+            Places(side.store, Path(scratch, str(number)), side.places()) for number, side in enumerate(sides)
+        )
+        documents = changes(one, other, fetch, fetch_other)
+    if json:
+        names = [{"name": side.name, "digest": side.digest} for side in sides]
+        told = {"differences": [asdict(each) for each in differing], "documents": asdict(documents)}
+        print_json({"first": names[0], "second": names[1], **told})
+        return
+    if differing:
+        shown = table("what differs", *("this project" if name == "." else name for name in (first, second)))
+        for each in differing:
+            say = short if each.part in ("output", "code") else written
+            label = each.name if each.part in ("recipe", "output") else f"{each.part} {each.name}"
+            shown.add_row(label, say(each.then), say(each.now))
+        show(shown)
+    else:
+        print("made alike: the same recipe, versions, packages, code, machine and bytes")
+    _show_documents(documents)
+
+
+def _show_documents(found: "Changes") -> None:
+    for source, objects in found.sources.items():
+        for kind, uris in (("added", objects.added), ("removed", objects.removed), ("changed", objects.changed)):
+            if uris:
+                more = f", and {len(uris) - SHOWN} more" if len(uris) > SHOWN else ""
+                print(f"source {source}: {len(uris):,} objects {kind}: {', '.join(uris[:SHOWN])}{more}")
+    if found.unread:
+        print(f"documents were not compared: {found.unread}")
+        return
+    print(f"\ndocuments: {found.first:,} and {found.second:,}, of which {found.both:,} in both")
+    if not found.reasons:
+        return
+    shown = table("documents", "number >", "why", "such as")
+    for reason in found.reasons:
+        such_as = ", ".join(f"{short(one.document)} of {one.origin}" for one in reason.samples[:2])
+        shown.add_row(reason.kind, f"{reason.documents:,}", reason.why, such_as)
+    show(shown)
+
+
+def _show(found: "Lineage", way: str, json: bool) -> None:
+    if json:
+        edges = [[above, below] for above, ones in found.below.items() for below in ones]
+        nodes = [asdict(node) for node in found.nodes.values()]
+        print_json({"target": found.target, "way": way, "nodes": nodes, "edges": edges, "distrusted": found.distrusted})
+        return
+    print(_label(found.nodes[found.target]))
+    for line in _branches(found, found.target, "", {found.target}):
+        print(line)
+    if not found.below.get(found.target):
+        what = "says how it was made" if way == "back" else "has it as an input"
+        print(f"no trusted attestation {what}")
+    if found.distrusted:
+        print(f"{found.distrusted} attestations are signed by no trusted key and were passed over")
+
+
+def _branches(found: "Lineage", node: str, indent: str, shown: set[str]) -> "Iterator[str]":
+    """The tree below a node, a line each; what was shown before is not unfolded again."""
+    below = found.below.get(node, [])
+    objects = [one for one in below if found.nodes[one].kind == "object"]
+    others = [one for one in below if found.nodes[one].kind != "object"]
+    lines: list[tuple[str, str | None]] = [(_label(found.nodes[one]), one) for one in (*others, *objects[:SHOWN])]
+    if len(objects) > SHOWN:
+        lines.append((f"and {len(objects) - SHOWN:,} more objects", None))
+    for number, (label, one) in enumerate(lines, 1):
+        last = number == len(lines)
+        again = one in shown and bool(found.below.get(one or ""))
+        yield f"{indent}{'└─' if last else '├─'} {label}{' (see above)' if again else ''}"
+        if one is not None and not again:
+            shown.add(one)
+            yield from _branches(found, one, f"{indent}{'   ' if last else '│  '}", shown)
+
+
+def _label(node: "Node") -> str:
+    if node.kind == "stage":
+        return f"{node.name}, {(node.finished or '').replace('T', ' ').removesuffix('+00:00')} UTC"
+    return node.name if node.kind == "source" else f"{node.name}  {short(node.id)}"
