@@ -28,9 +28,10 @@ from typing import Any
 
 from cairn.lineage import attestation
 from cairn.lineage.artifact import CHUNK, digest_of, read_artifact
-from cairn.lineage.attestation import Attestation, Resource
+from cairn.lineage.attestation import Attestation
 from cairn.lineage.signing import signer
 from cairn.lineage.stage import Component, Task, run_stage
+from cairn.lineage.statement import Resource, statement
 from cairn.lineage.store import Store
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -114,7 +115,7 @@ def audited(folder: Path) -> dict[str, float]:
 def attest(store: Store, digest: str) -> None:
     """Say that somebody made an artifact; the audit need not like it, it has to read it."""
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    said = attestation.statement(
+    said = statement(
         outputs=[Resource("documents", digest)],
         dependencies=[],
         parameters={"component": "bench", "version": "0.0.0", "section": {}},
@@ -149,7 +150,7 @@ def writing(folder: Path) -> dict[str, float]:
         # The disk's own time to take bytes is no cost of hashing: what is dirty goes out before the clock starts.
         os.sync()
         with open(source, "rb") as stream:
-            while_writing = seconds_of(lambda stream=stream, store=store: store.write_object(stream))  # type: ignore[misc]
+            while_writing = seconds_of(lambda stream=stream, store=store: store.put_stream("stream", stream))  # type: ignore[misc]
         shutil.rmtree(folder / f"store-{turn}")
         pairs.append((while_writing, alone))
     ours, peer = (min(pair[index] for pair in pairs) for index in (0, 1))

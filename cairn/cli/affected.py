@@ -23,9 +23,9 @@ def affected(
 ) -> None:
     """Show every artifact that a source, an object or a document reached, and which models were trained on it."""
     import pipelines.affected as reached
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.graph import scan
     from cairn.lineage.places import Places
+    from cairn.lineage.signing import trusted_keys
     from cairn.lineage.store import Store
     from cairn.resources import Resources
     from pipelines.naming import artifacts_of

@@ -29,8 +29,8 @@ DigestOrObject = Annotated[
 @app.command("back")
 def back(digest: Digest, json: AsJson = False) -> None:
     """Show every stage, artifact and source that an artifact was made from."""
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.graph import ancestors
+    from cairn.lineage.signing import trusted_keys
     from pipelines.naming import meant
 
     asked = meant(digest)
@@ -40,8 +40,8 @@ def back(digest: Digest, json: AsJson = False) -> None:
 @app.command("forward")
 def forward(digest: DigestOrObject, json: AsJson = False) -> None:
     """Show every stage and artifact that an artifact or a source's object went into."""
-    from cairn.lineage.attestation import trusted_keys
     from cairn.lineage.graph import scan
+    from cairn.lineage.signing import trusted_keys
     from pipelines.naming import meant
 
     keys = trusted_keys()

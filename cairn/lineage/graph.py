@@ -15,12 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import AttestationError
 from cairn.lineage import attestation
-from cairn.lineage.attestation import BUILD_TYPE, Attestation
+from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
 from cairn.progress import progress
 
 READS = 16  # records in flight at once
-_SURROUNDINGS = ("code", "difference", "lock")
 
 Keys = Mapping[str, ec.EllipticCurvePublicKey]
 
@@ -29,24 +28,19 @@ Keys = Mapping[str, ec.EllipticCurvePublicKey]
 class Dependency:
     """One thing that an attestation says a stage depended on."""
 
-    kind: Literal["artifact", "source", "object", "surroundings"]
-    """`source`: one that the recipe names. `object`: one object of it. `surroundings`: code and locks of packages."""
+    kind: Literal["artifact", "source", "object"]
+    """`source`: one that the recipe names. `object`: one object of it."""
     name: str
     """Of the input; of an object its URI."""
     digest: str
 
 
 def dependencies(attested: Attestation) -> Iterator[Dependency]:
-    """All that a stage depended on, in the order of its attestation."""
-    for one in attested.statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
-        name, digest = one.get("name") or one.get("uri") or "", one["digest"]["sha256"]
-        kind = (one.get("annotations") or {}).get("kind")
-        if kind in _SURROUNDINGS or (one.get("uri") is None and (name == "cairn" or name.endswith(".lock"))):
-            yield Dependency("surroundings", name, digest)
-        elif one.get("uri") is not None:
-            yield Dependency("object", one["uri"], digest)
-        else:
-            yield Dependency("artifact", name, digest)
+    """The artifacts and source objects that a stage read. Its code and locks led nowhere else, and are left out."""
+    for name, digest in attested.inputs.items():
+        yield Dependency("artifact", name, digest)
+    for one in attested.objects:
+        yield Dependency("object", str(one.uri), one.sha256)
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class Graph:
         """Digest of an artifact or object to the runs that it went into."""
         found: dict[str, list[str]] = {}
         for identifier, attested in self.runs.items():
-            for one in {each.digest for each in dependencies(attested) if each.kind != "surroundings"}:
+            for one in {each.digest for each in dependencies(attested)}:
                 found.setdefault(one, []).append(identifier)
         return found
 
@@ -163,11 +157,10 @@ def _under(store: Store, subject: str, keys: Keys) -> list[tuple[str, Attestatio
     for identifier, envelope in attestation.made(store, subject):
         try:
             attested = attestation.verify(envelope, keys)
-            of_a_stage = attested.statement["predicate"]["buildDefinition"]["buildType"] == BUILD_TYPE
-            believed = of_a_stage and subject in attested.outputs.values()
-        except (AttestationError, KeyError, TypeError):
-            believed = False
-        found.append((identifier, attested if believed else None))
+        except AttestationError:
+            found.append((identifier, None))
+        else:
+            found.append((identifier, attested if subject in attested.outputs.values() else None))
     return found
 
 
@@ -206,8 +199,6 @@ def _walk(
             name = f"{attested.component} {attested.version}"
             found.nodes[identifier] = Node(identifier, "stage", name, attested.finished)
             for one in onward(attested):
-                if one.kind == "surroundings":
-                    continue
                 found.below.setdefault(identifier, []).append(one.digest)
                 if one.digest not in found.nodes:
                     found.nodes[one.digest] = Node(one.digest, one.kind, one.name)

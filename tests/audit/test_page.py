@@ -52,7 +52,7 @@ def test_a_name_cannot_be_anything_but_text_on_the_page() -> None:
     assert "<script" not in html
     assert "\x1b" not in html
     assert "\u202e" not in html
-    assert Page(html).elements
+    assert Page(html).elements()
 
 
 def test_the_page_loads_nothing_and_runs_nothing(built: Project) -> None:

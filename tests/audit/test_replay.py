@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from cairn.audit.replay import Sample, replay, replay_all
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.errors import StageError
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of, read_artifact, readable
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.places import Places
@@ -84,7 +84,7 @@ class Auditor:
         statement = json.loads(json.dumps(old.statement).replace(str(before), made.digest))
         statement["predicate"]["runDetails"]["metadata"]["finishedOn"] = "2999-01-01T00:00:00+00:00"
         change(statement)
-        envelope = attestation.sign(statement, attestation.signing_key())
+        envelope = attestation.sign(statement, signing.signer())
         subjects = [one["digest"]["sha256"] for one in statement["subject"]]
         attestation.publish(self.store, envelope, subjects, old.stage_key)
 
@@ -551,7 +551,7 @@ import sys
 from pathlib import Path
 from cairn.audit.replay import Sample, replay
 from cairn.errors import guard
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.places import Places
 from cairn.lineage.store import Store

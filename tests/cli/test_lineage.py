@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.lineage import attestation
 from cairn.lineage.artifact import digest_of
+from cairn.lineage.signing import KeySigner
 from cairn.lineage.store import Store
 from components.ingest.documents import read_split
 from components.snapshot.lock import read_lock
@@ -79,7 +80,7 @@ def test_what_a_stranger_signed_is_counted_and_not_followed(copy: Project, cairn
     old = attestation.maker(store, digest(copy, "model"))
     assert old is not None
     statement = json.loads(json.dumps(old.statement).replace(digest(copy, "model"), "e" * 64))
-    envelope = attestation.sign(statement, ec.generate_private_key(ec.SECP256R1()))
+    envelope = attestation.sign(statement, KeySigner(ec.generate_private_key(ec.SECP256R1())))
     attestation.publish(store, envelope, ["e" * 64], old.stage_key)
     said = cairn("lineage", "forward", "artifacts/checkpoint", at=copy.root)
     assert "e" * 12 not in said.out
