@@ -10,6 +10,7 @@ from cairn.errors import one_line
 from components.report.markup import visible
 
 SHOWN = 12  # details below a finding
+AGAIN, NOT = (Verdict.REPRODUCED, Verdict.CLOSE), "was not replayed"
 STYLES = {
     Verdict.BYTES_MATCH: "green",
     Verdict.REPRODUCED: "bold green",
@@ -21,6 +22,7 @@ STYLES = {
 def lines(audit: Audit) -> Iterator[Text]:
     """The whole answer."""
     yield from _Tree(audit).lines()
+    yield from _done_again(audit)
     yield Text()
     wrong = audit.wrong
     if wrong:
@@ -33,6 +35,18 @@ def lines(audit: Audit) -> Iterator[Text]:
     yield Text("What this audit cannot know", "bold")
     for limit in audit.limits:
         yield Text(f"  {shown(limit)}")
+
+
+def _done_again(audit: Audit) -> Iterator[Text]:
+    """What a replay found, or why there was none; of what came out otherwise is told under what is wrong."""
+    stages = [node for node in audit.nodes.values() if node.kind == "stage"]
+    told = [(node, one) for node in stages for one in node.findings if one.verdict in AGAIN or one.said.startswith(NOT)]
+    if told:
+        yield Text()
+        yield Text("What was done again", "bold")
+    for node, finding in told:
+        line = Text("  ").append(finding.verdict.value, STYLES[finding.verdict])
+        yield line.append(f"  {shown(node.name)}: {shown(finding.said)}")
 
 
 def shown(said: str) -> str:

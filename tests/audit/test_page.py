@@ -12,6 +12,7 @@ from cairn.audit.page import page
 from cairn.audit.text import lines
 from cairn.audit.verdicts import Audit, Edge, Finding, Node, Verdict
 from cairn.cli.main import enter
+from cairn.errors import ArtifactError
 from tests.audit.attacks import audited
 from tests.components.page_reader import Page
 from tests.pipelines.project import Project
@@ -52,7 +53,7 @@ def test_a_name_cannot_be_anything_but_text_on_the_page() -> None:
     assert "<script" not in html
     assert "\x1b" not in html
     assert "\u202e" not in html
-    assert Page(html).elements()
+    assert {element.tag for element in Page(html).elements()} >= {"svg", "table", "li"}
 
 
 def test_the_page_loads_nothing_and_runs_nothing(built: Project) -> None:
@@ -124,7 +125,5 @@ def test_a_page_is_not_written_into_an_artifact(
     built: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(built.root)
-    from cairn.errors import ArtifactError
-
     with pytest.raises(ArtifactError, match="artifacts/model is an artifact"):
         enter(["audit", "--html", "artifacts/model/audit.html"])
