@@ -16,7 +16,7 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting, fetching, filesystem
-from cairn.lineage.artifact import Artifact, Member, digest_of, read_artifact
+from cairn.lineage.artifact import Artifact, Member, digest_of, files_of, read_artifact
 from cairn.lineage.pins import address
 from cairn.lineage.store import Store
 from tests.lineage.faults import FaultyFileSystem
@@ -187,6 +187,19 @@ def test_an_error_shows_no_password(
             work()
         assert str(error.value).startswith(said)
         assert "pa$$" not in f"{error.value}{capsys.readouterr()}{store}{store!r}"
+
+
+def test_a_file_that_vanishes_while_the_artifact_is_stored_is_named(
+    store: Store, tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = make_tree(tmp_path / "tree", small=3)
+    found = files_of(tree)
+    (tree / "sub" / "001").unlink()
+    monkeypatch.setattr("cairn.lineage.store.files_of", lambda path: found)
+    for url in (store.url, f"{s3}/{tmp_path.name}"):
+        with pytest.raises(StoreError, match="sub/001: was removed while it was stored"):
+            Store(url).put(tree)
+        assert Store(url).list("pins") == []
 
 
 def test_two_gets_to_one_place_wait_for_each_other(
