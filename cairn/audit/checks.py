@@ -164,7 +164,7 @@ def times(attested: Attestation, makers: Mapping[str, Sequence[Attestation]], no
     return found
 
 
-def attempts(attested: Attestation) -> list[Finding]:
+def attempts(attested: Attestation, strict_code: bool) -> list[Finding]:
     """Whether the launches that it went on from were of the same code, and tell of themselves."""
     found = []
     launches = attested.attempts
@@ -175,9 +175,9 @@ def attempts(attested: Attestation) -> list[Finding]:
         found.append(Finding(Verdict.CONFLICT, "the last of its attempts is not the launch that finished it"))
     codes = dict.fromkeys(str(one["code"]) for one in launches if one.get("code"))
     if codes.keys() - {attested.code.sha256}:
-        said = f"{len(launches)} launches worked on it, with different code: no one code made this"
+        said = f"{len(launches)} launches worked on it, with different code under one version"
         told = tuple(f"{one.get('started')}: code {one.get('code')}, commit {one.get('commit')}" for one in launches)
-        found.append(Finding(Verdict.CONFLICT, said, told))
+        found.append(Finding(Verdict.CONFLICT if strict_code else Verdict.ATTESTED, said, told))
     return found
 
 

@@ -27,7 +27,13 @@ def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_byt
         )
     if any(node.kind == "object" for node in audit.nodes.values()):
         said.append("Whether the licences are what the recipe says: they are recorded, not judged.")
-    if any(node.kind == "code" for node in audit.nodes.values()):
+    codes = {node.digest for node in audit.nodes.values() if node.kind == "code" and node.name == "cairn"}
+    if len(codes) > 1:
+        said.append(
+            f"Whether {len(codes)} different states of the code make the same bytes, as the versions promise "
+            "(--strict-code takes it for a fault)."
+        )
+    if codes:
         said.append("Whether the code did what it seems to: that takes somebody who reads it.")
     if not read_bytes:
         said.append("Whether the bytes are right: they were not read (--no-bytes).")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cairn.audit.copies import Copies, at_path, in_store
 from cairn.audit.reading import Place, Reader
@@ -96,16 +97,25 @@ def objects(attested: Attestation, trees: Mapping[str, Copies]) -> Iterator[Orig
         sources = noted.get("sources") or ()
         names = ", ".join(str(source.get("name")) for source in sources)
         node = Node(f"object:{one.sha256}:{uri}", "object", uri, one.sha256, source=names)
-        licences = ", ".join(dict.fromkeys(str(source.get("licence")) for source in sources))
+        evidence = "; ".join(dict.fromkeys(map(_evidence, sources)))
         path, version = noted.get("path"), noted.get("version")
         holding = (tree for tree in trees.values() if path in tree.members)
         if isinstance(version, str):
-            yield Origin(node, kept=Place(uri, version), named=f"licence {licences}")
+            yield Origin(node, kept=Place(uri, version), named=evidence)
         elif isinstance(path, str) and trees:
             tree = next(holding, next(iter(trees.values())))
-            yield Origin(node, tree=tree, path=path, named=f"licence {licences}")
+            yield Origin(node, tree=tree, path=path, named=evidence)
         else:
             yield Origin(node, said=[Finding(Verdict.MISSING, f"{uri}: nothing says where its bytes are kept")])
+
+
+def _evidence(source: Mapping[str, Any]) -> str:
+    """What was said of a source's licence and of its owners' reservations, and what for."""
+    said = f"licence {source.get('licence')} ({source.get('licence_evidence') or 'no evidence'})"
+    opted = source.get("opt_out")
+    if not isinstance(opted, Mapping):
+        return f"{said}, opt-out not checked"
+    return f"{said}, opt-out {opted.get('says')} (checked {opted.get('checked')}: {opted.get('evidence')})"
 
 
 def surroundings(attested: Attestation, store: Store, pins: Pins) -> Iterator[Origin]:

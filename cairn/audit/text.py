@@ -63,6 +63,8 @@ class _Tree:
         for edge in audit.edges:
             self.below.setdefault(edge.tail, []).append(edge)
         self.drawn: set[str] = set()
+        self.told: dict[str, dict[str, None]] = {}
+        """By source, what its snapshot says of it: an ordered set."""
 
     def lines(self) -> Iterator[Text]:
         root = self.audit.nodes[self.audit.target]
@@ -116,6 +118,8 @@ class _Tree:
             if self._kind(edge) == "object":
                 node = self.audit.nodes[edge.head]
                 found.setdefault(node.source, []).append(node)
+                for finding in edge.findings:
+                    self.told.setdefault(node.source, {})[finding.said] = None
         return found
 
     def _objects(self, source: str, nodes: list[Node], before: str, below: str) -> Iterator[Text]:
@@ -125,6 +129,8 @@ class _Tree:
             yield line.append("(above)", "dim")
             return
         yield line.append_text(verdicts([one for node in nodes for one in node.findings]))
+        for said in self.told.get(source, ()):
+            yield Text(f"{below}{shown(said)}", "dim")
         for node in nodes:
             if _is_wrong(node):
                 yield self._line(node, None, f"{below}- ", "")

@@ -38,6 +38,7 @@ def audit(
     keys: Mapping[str, ec.EllipticCurvePublicKey],
     root: Path | None = None,
     read_bytes: bool = True,
+    strict_code: bool = False,
     replay: Replay | None = None,
     scratch: Path | None = None,
 ) -> Audit:
@@ -48,6 +49,8 @@ def audit(
         keys: the only keys whose signatures are believed, by key id.
         root: the project in whose folder this runs, whose copies and lock files are looked at too; None elsewhere.
         read_bytes: read every copy; else only look whether it is there.
+        strict_code: take it for a fault that different code worked on it. A version promises that it makes no
+            difference; who does not believe the promise asks for this.
         replay: runs a stage again; called once for each trusted attestation.
         scratch: a folder for what a replay fetches; needed with `replay`.
 
@@ -58,7 +61,7 @@ def audit(
     store.check()
     reader, pins = Reader(read_bytes), Pins(store)
     expected = partial(project.expected, root, pins) if root is not None else None
-    walk = Walk(store, keys, root, reader, pins, find(said, pins, reader, expected))
+    walk = Walk(store, keys, root, reader, pins, find(said, pins, reader, expected), strict_code)
     walk.follow()
     walk.look()
     walk.judge()
@@ -78,6 +81,7 @@ class Walk:
     reader: Reader
     pins: Pins
     target: Target
+    strict_code: bool
     copies: dict[str, Copies] = field(default_factory=dict)
     """By digest of the artifact."""
     beside: dict[str, Copies] = field(default_factory=dict)
@@ -247,6 +251,8 @@ class Walk:
         now = datetime.now(UTC)
         for record, attested in self.attested.values():
             self._judge_stage(record, attested, now)
+        if self.strict_code:
+            self._one_code()
         self._signatures()
         if self.root is not None:
             project.judge(self.audit, self.root, self.pins, self.makers)
@@ -261,7 +267,7 @@ class Walk:
                 lambda: checks.signpost(self.store, record, attested),
                 lambda: checks.conflicts(self.store, record, attested, self.keys),
                 lambda: checks.times(attested, made_by, now),
-                lambda: checks.attempts(attested),
+                lambda: checks.attempts(attested, self.strict_code),
                 lambda: self._lock(attested),
             ]
         )
@@ -271,6 +277,16 @@ class Walk:
             edges = [one for one in self.audit.edges if one.tail == node.id]
             edge = next((one for one in edges if one.head == artifact_id(artifacts.get(name, ""))), None)
             (edge.findings if edge else node.findings).append(finding)
+
+    def _one_code(self) -> None:
+        """Find fault with stages that different code made."""
+        made_by: dict[str, list[str]] = {}
+        for _, attested in self.attested.values():
+            made_by.setdefault(attested.code.sha256, []).append(attested.component)
+        told = tuple(f"{code}: {', '.join(dict.fromkeys(stages))}" for code, stages in made_by.items())
+        for node in self.audit.nodes.values() if len(told) > 1 else ():
+            if node.kind == "code" and node.digest in made_by:
+                node.findings.append(Finding(Verdict.CONFLICT, "the stages were made by different code", told))
 
     def _signatures(self) -> None:
         """Verify what claims to be a signature of the target, or of a model on the way."""

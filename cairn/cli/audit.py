@@ -30,6 +30,9 @@ def audit(
     no_bytes: Annotated[
         bool, typer.Option("--no-bytes", help="Do not read artifacts: look whether they are there.")
     ] = False,
+    strict_code: Annotated[
+        bool, typer.Option("--strict-code", help="Different code under one version is a fault.")
+    ] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Do a sample of every stage again, and compare.")] = False,
     sample: Annotated[
         str, typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.")
@@ -53,16 +56,23 @@ def audit(
     with tempfile.TemporaryDirectory(prefix="cairn-audit-") as scratch:
         again = _replay(opened, sample, seed, Path(scratch)) if replay else None
         found = walk(
-            model, store=opened, keys=keys, root=root, read_bytes=not no_bytes, replay=again, scratch=Path(scratch)
+            model,
+            store=opened,
+            keys=keys,
+            root=root,
+            read_bytes=not no_bytes,
+            strict_code=strict_code,
+            replay=again,
+            scratch=Path(scratch),
         )
     if html is not None:
         from cairn.audit.page import page
         from cairn.lineage.artifact import written_aside
 
         with written_aside(html) as aside:
-            aside.write_text(page(found, opened.url, keys), encoding="utf-8")
+            aside.write_text(page(found, str(opened), keys), encoding="utf-8")
     if json:
-        print_json(document(found, opened.url, keys))
+        print_json(document(found, str(opened), keys))
     else:
         from cairn.audit.text import lines
 

@@ -133,7 +133,8 @@ def signer() -> Signer:
 
 
 def trusted_keys() -> dict[str, ec.EllipticCurvePublicKey]:
-    """Key id to key: the signer's own, the one in `CAIRN_HOME`, and every `*.pem` in the folder `trusted` there.
+    """Key id to key: the signer's own, the one in `CAIRN_HOME`, and there every `trusted-*.pem` and `trusted/*.pem`: a
+    Kubernetes secret that is mounted as `CAIRN_HOME` can hold files and no folder.
 
     Makes no key: where there is none, only others are believed.
     """
@@ -145,7 +146,8 @@ def trusted_keys() -> dict[str, ec.EllipticCurvePublicKey]:
         keys.append(_read_private_key(key_path()).public_key())
     elif public.exists():
         keys.append(_read_public_key(public))
-    keys += read_public_keys(sorted((home() / "trusted").glob("*.pem"))).values()
+    others = (path for pattern in ("trusted/*.pem", "trusted-*.pem") for path in home().glob(pattern))
+    keys += read_public_keys(sorted(others)).values()
     return {key_id(key): key for key in keys}
 
 

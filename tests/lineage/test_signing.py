@@ -75,13 +75,16 @@ def test_checking_makes_no_key(own_home: Path) -> None:
     assert not own_home.exists()
 
 
-def test_an_auditor_who_has_public_keys_alone_believes_those(own_home: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    (own_home / "trusted").mkdir(parents=True)
-    (own_home / "trusted" / "theirs.pem").write_bytes(public_pem(key.public_key()))
+@pytest.mark.parametrize("place", ["trusted/theirs.pem", "trusted-theirs.pem"])
+def test_an_auditor_who_has_public_keys_alone_believes_those(
+    own_home: Path, key: ec.EllipticCurvePrivateKey, place: str
+) -> None:
+    (own_home / place).parent.mkdir(parents=True)
+    (own_home / place).write_bytes(public_pem(key.public_key()))
     other = ec.generate_private_key(ec.SECP256R1()).public_key()
     (own_home / "signing-key.pub.pem").write_bytes(public_pem(other))
     assert trusted_keys().keys() == {key_id(key.public_key()), key_id(other)}
-    assert sorted(path.name for path in own_home.iterdir()) == ["signing-key.pub.pem", "trusted"]
+    assert not (own_home / "signing-key.pem").exists()
 
 
 def test_whoever_signs_is_believed_and_so_is_the_key_of_before(
