@@ -38,6 +38,9 @@ def audit(
         str, typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.")
     ] = "20",
     seed: Annotated[int, typer.Option(help="With --replay: seed of the sample.")] = 0,
+    steps: Annotated[
+        str | None, typer.Option(help="With --replay: the training steps A..B; A is 0 or the step of a kept state.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the graph as one page, too.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -54,7 +57,7 @@ def audit(
     root = Path() if Path("dvc.yaml").exists() or Path("params.yaml").exists() else None
     _check_page(html)
     with tempfile.TemporaryDirectory(prefix="cairn-audit-") as scratch:
-        again = _replay(opened, sample, seed, Path(scratch)) if replay else None
+        again = _replay(opened, sample, seed, steps, Path(scratch)) if replay else None
         found = walk(
             model,
             store=opened,
@@ -88,14 +91,11 @@ def _store(url: str | None) -> "Store":
     return Store.default() if url is None else Store(url)
 
 
-def _replay(store: "Store", sample: str, seed: int, scratch: Path) -> "Replay":
+def _replay(store: "Store", sample: str, seed: int, steps: str | None, scratch: Path) -> "Replay":
     from cairn.audit.replay import Sample, replay
-    from cairn.errors import RecipeError
     from cairn.resources import Resources
 
-    if sample != "all" and not (sample.isdecimal() and int(sample) > 0):
-        raise RecipeError(f"--sample {sample}: must be a whole number from 1, or all")
-    drawn = Sample(seed=seed, size=None if sample == "all" else int(sample))
+    drawn = Sample.asked(sample, seed, steps)
     return partial(replay, store=store, sample=drawn, scratch=scratch, resources=Resources.from_environment())
 
 

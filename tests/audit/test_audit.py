@@ -307,13 +307,35 @@ def test_two_attestations_of_one_stage_key_with_other_outputs_are_in_conflict(co
     assert names(found, "CONFLICT", "pretrain", first[:12], second[:12], "f" * 64, "processor.model", '"Another"')
 
 
-def test_training_that_went_on_with_other_code_is_in_conflict(copy: Project) -> None:
+@pytest.mark.parametrize(("strict_code", "verdict"), [(False, "ATTESTED"), (True, "CONFLICT")])
+def test_training_that_went_on_with_other_code_is_told_and_a_fault_for_who_asks(
+    copy: Project, strict_code: bool, verdict: str
+) -> None:
     def resumed(said: dict[str, Any]) -> None:
         internal = said["predicate"]["buildDefinition"]["internalParameters"]
         internal["attempts"].insert(0, {**internal["attempts"][0], "code": "e" * 64})
 
     attest_instead(copy, "checkpoint", resumed)
-    assert names(audited(copy), "CONFLICT", "pretrain", "2 launches worked on it", "e" * 64)
+    found = audited(copy, strict_code=strict_code)
+    [told] = [one for _, one in found.findings() if one.said.startswith("2 launches worked on it")]
+    assert told.verdict == verdict
+    assert any("e" * 64 in detail for detail in told.details)
+    assert bool(found.wrong) is strict_code
+
+
+def test_stages_of_different_code_are_told_and_a_fault_for_who_asks(copy: Project) -> None:
+    def of_other_code(said: dict[str, Any]) -> None:
+        definition = said["predicate"]["buildDefinition"]
+        code = next(one for one in definition["resolvedDependencies"] if one["name"] == "cairn")
+        code["digest"]["sha256"] = "e" * 64
+        for attempt in definition["internalParameters"]["attempts"]:
+            attempt["code"] = "e" * 64
+
+    attest_instead(copy, "model", of_other_code)
+    found = audited(copy)
+    assert wrong(found) == []
+    assert any("2 different states of the code" in limit for limit in found.limits)
+    assert names(audited(copy, strict_code=True), "CONFLICT", "cairn", "e" * 64, "export")
 
 
 def test_a_checkpoint_that_names_other_tokens_than_were_attested_is_in_conflict(copy: Project, tmp_path: Path) -> None:
