@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from cairn.lineage.signing import Signer, key_id, trusted_keys
 from cairn.lineage.statement import Resource, check_form, stage_key
 from cairn.lineage.store import Store, records
 
+SHA256 = "[0-9a-f]{64}"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 CODE, DIFFERENCE, LOCK = "code", "difference", "lock"  # kinds of dependencies that are no inputs
 ENVIRONMENT = ("python", "system", "machine", "processor", "memory", "packages", "resources")
@@ -284,8 +285,23 @@ def publish(store: Store, envelope: bytes, subjects: Sequence[str], stage_key: s
     for digest in subjects:
         store.write(f"attestations/{digest}/{identifier}.json", envelope)
     # Last: whoever finds it under the stage key finds everything else.
-    store.write(f"stages/{stage_key}/{identifier}.json", canonical({"subject": subjects[0]}))
+    store.write(_signpost(stage_key, identifier), canonical({"subject": subjects[0]}))
     return identifier
+
+
+def finish_publishing(store: Store, digests: Iterable[str], keys: Mapping[str, ec.EllipticCurvePublicKey]) -> None:
+    """Publish to the end what a kill cut short: what was made again has the same digests, and an audit would miss the
+    signpost of the attestation from before."""
+    for digest in digests:
+        for identifier, envelope in made(store, digest):
+            try:
+                said = verify(envelope, keys)
+            except AttestationError:
+                continue
+            subjects = list(said.outputs.values())
+            whole = hashlib.sha256(envelope).hexdigest() == identifier and re.fullmatch(SHA256, said.stage_key)
+            if whole and digest in subjects and store.read(_signpost(said.stage_key, identifier)) is None:
+                publish(store, envelope, subjects, said.stage_key)
 
 
 def made_under(store: Store, stage_key: str) -> Iterator[tuple[str, bytes]]:
@@ -293,7 +309,7 @@ def made_under(store: Store, stage_key: str) -> Iterator[tuple[str, bytes]]:
     for name, data in records(store, f"stages/{stage_key}"):
         try:
             subject = json.loads(data)["subject"]
-            if not re.fullmatch("[0-9a-f]{64}", subject):  # it is made part of a path
+            if not re.fullmatch(SHA256, subject):  # it is made part of a path
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise AttestationError(f"{store}/stages/{stage_key}/{name}: cannot be read: remove it") from None
@@ -306,6 +322,10 @@ def made(store: Store, digest: str) -> Iterator[tuple[str, bytes]]:
     """Id and envelope of every attestation that says how the artifact of this digest was made."""
     for name, data in records(store, f"attestations/{digest}"):
         yield name.removesuffix(".json"), data
+
+
+def _signpost(stage_key: str, identifier: str) -> str:
+    return f"stages/{stage_key}/{identifier}.json"
 
 
 def maker(store: Store, digest: str) -> Attestation | None:

@@ -75,7 +75,10 @@ def record(
         builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
     )
     envelope = attestation.sign(said, signing.signer())
-    return attestation.publish(store, envelope, [resource.sha256 for resource in outputs], key)
+    made = [resource.sha256 for resource in outputs]
+    identifier = attestation.publish(store, envelope, made, key)
+    attestation.finish_publishing(store, made, signing.trusted_keys())
+    return identifier
 
 
 def _kept(store: Store, name: str, data: bytes) -> str:

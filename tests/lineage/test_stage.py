@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +50,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        root.mkdir(exist_ok=True)
         self.store = Store(str(root / "store"))
         (root / "words").write_text("hello ")
 
@@ -306,15 +304,6 @@ def test_every_launch_that_worked_on_it_is_attested_and_a_damaged_line_is_told(
     assert len(attested(project).attempts) == 1
 
 
-def test_a_killed_launch_is_among_the_attempts(project: Project) -> None:
-    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
-    subprocess.run([sys.executable, "-c", child, str(project.root), "in the work", "1"], check=False)
-    project.run()
-    killed, last = attested(project).attempts
-    assert killed["invocation"] != last["invocation"]
-    assert killed["code"] == last["code"]
-
-
 def test_what_differs_from_the_commit_is_in_the_store(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = project.root / "checkout"
     (checkout / "cairn").mkdir(parents=True)
@@ -440,45 +429,6 @@ def test_on_pins_only_what_the_work_reads_is_fetched(project: Project) -> None:
             (path / name).write_text("made")
 
     assert run_pinned_with(project, work, reads={"words": ["small"]})[0] is Outcome.RAN
-
-
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import cairn.lineage.stage as stage
-from test_stage import Project, shout
-moment = sys.argv[2]
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-def work(section, task):
-    shout(section, task)
-    if moment == "in the work":
-        die()
-if moment == "before the attestation":
-    stage.record = die
-if moment == "between two outputs":
-    move = stage.move_into_place
-    def move_one(*places):
-        move(*places)
-        die()
-    stage.move_into_place = move_one
-Project(Path(sys.argv[1])).run(work, times=int(sys.argv[3]))
-"""
-
-
-@pytest.mark.parametrize("moment", ["in the work", "before the attestation", "between two outputs"])
-def test_a_kill_at_any_moment_leaves_whole_outputs_and_the_next_run_finishes(project: Project, moment: str) -> None:
-    project.run(times=5)
-    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
-    killed = subprocess.run([sys.executable, "-c", child, str(project.root), moment, "2"], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert project.loud() in ("HELLO " * 5, "HELLO " * 2)
-    outcome = project.run(never if moment == "between two outputs" else shout, times=2)
-    assert outcome is (Outcome.RESTORED if moment == "between two outputs" else Outcome.RAN)
-    assert project.loud() == "HELLO " * 2
-    assert (project.root / "artifacts" / "count" / "count.json").read_text() == "12"
-    assert project.run(never, times=2) is Outcome.UP_TO_DATE
 
 
 def test_two_runs_of_one_stage_do_not_work_at_once(project: Project) -> None:
