@@ -8,7 +8,6 @@ References: github.com/sigstore/model-transparency, predicate v1.0; sigstore/pro
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +30,11 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 # What `model_signing` leaves out unless told not to. Files of other names must all be signed.
 LEFT_OUT = {NAME, ".git", ".gitattributes", ".github", ".gitignore"}
+# All that a bundle with a key may hold.
+FIELDS = {
+    "mediaType", "verificationMaterial", "publicKey", "hint", "tlogEntries",
+    "dsseEnvelope", "payload", "payloadType", "signatures", "sig", "keyid",
+}  # fmt: skip
 SHOWN = 5  # names of files in a message
 
 
@@ -61,7 +65,7 @@ def sign_model(artifact: Artifact, name: str, by: Signer) -> bytes:
     return canonical(
         {
             "mediaType": MEDIA_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": _hint(by.public_key)}, "tlogEntries": []},
+            "verificationMaterial": {"publicKey": {"hint": hint_of(by.public_key)}, "tlogEntries": []},
             "dsseEnvelope": envelope,
         }
     )
@@ -123,7 +127,7 @@ def sign_outputs(
     for name in names:
         artifact = store.pin(made[name]) or (read_artifact(places[name]) if places else None)
         if artifact is None:
-            raise StoreError(f"{store.url}: holds no pin for {made[name]}, the {name} to be signed")
+            raise StoreError(f"{store}: holds no pin for {made[name]}, the {name} to be signed")
         bundle = keep_signature(store, artifact, name)
         beside = places[name].with_name(f"{places[name].name}.sig") if places else None
         if beside is not None and not (beside.is_file() and beside.read_bytes() == bundle):
@@ -134,28 +138,35 @@ def sign_outputs(
 def _opened(bundle: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> tuple[bytes, str]:
     """The signed bytes of a bundle, and the id of the key that signed them."""
     try:
-        said = json.loads(bundle)
+        said = json.loads(bundle, object_pairs_hook=_each_once)
         kind, material, envelope = said["mediaType"], said["verificationMaterial"], said["dsseEnvelope"]
-        hint = material["publicKey"].get("hint") if "publicKey" in material else ""
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        signatures = [base64.b64decode(one["sig"], validate=True) for one in envelope["signatures"]]
+        has_key = "publicKey" in material
+        key_hint = material["publicKey"].get("hint") if has_key else ""
+        (signed,) = envelope["signatures"]
+        payload, signature = _from_base64(envelope["payload"]), _from_base64(signed["sig"])
         is_statement = envelope["payloadType"] == PAYLOAD_TYPE
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
+        fields = {*said, *material, *(material["publicKey"] if has_key else ()), *envelope, *signed}
+        idle = material.get("tlogEntries", []) == [] and signed.get("keyid", "") in ("", key_hint)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise AttestationError("not a model signature: it is no Sigstore bundle with a DSSE envelope") from None
     if kind != MEDIA_TYPE or not is_statement:
         raise AttestationError(f"not a model signature that can be read: it has to be {MEDIA_TYPE}")
-    if hint == "":
+    if not has_key or key_hint == "":
         raise AttestationError("the model signature names a certificate: only those by a key can be checked here")
+    # No signature covers the bundle itself. What does not belong there could be taken for signed.
+    if odd := sorted(fields - FIELDS):
+        raise AttestationError(f"the model signature was written to: no such bundle holds {odd[0]!r}")
+    if not idle:
+        raise AttestationError("the model signature was written to: its log entries and keyid have to be empty")
     # Older versions of `model_signing` name no key.
-    named = {name: key for name, key in keys.items() if hint is None or hint == _hint(key)}
+    named = {name: key for name, key in keys.items() if key_hint is None or key_hint == hint_of(key)}
     for name, key in named.items():
-        for signature in signatures:
-            try:
-                key.verify(signature, pae(payload), ec.ECDSA(hashes.SHA256()))
-                return payload, name
-            except InvalidSignature:
-                continue
-    if named and hint is not None:
+        try:
+            key.verify(signature, pae(payload), ec.ECDSA(hashes.SHA256()))
+            return payload, name
+        except InvalidSignature:
+            continue
+    if named and key_hint is not None:
         raise AttestationError("the model signature does not fit its content: it was changed")
     raise AttestationError("the model is signed by no trusted key")
 
@@ -192,7 +203,24 @@ def _root(digests: Sequence[str]) -> str:
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
-def _hint(key: ec.EllipticCurvePublicKey) -> str:
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Where a name is there twice, programs differ in which value they take."""
+    said = dict(pairs)
+    if len(said) != len(pairs):
+        raise ValueError("a name is there twice")
+    return said
+
+
+def _from_base64(text: str) -> bytes:
+    """Raises ValueError where the text is not what a program would write, such as with bits left over."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical")
+    return data
+
+
+def hint_of(key: ec.EllipticCurvePublicKey) -> str:
+    """How a bundle names a key: sha256 of its PEM form."""
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(pem).hexdigest()
 

@@ -156,6 +156,48 @@ def test_a_stranger_s_signature_and_a_changed_one_are_not_believed(signed: Signe
         payload[position] ^= 1
 
 
+def rename_field(text: str) -> str:
+    return text.replace('"keyid"', '"keyie"')
+
+
+def add_field(text: str) -> str:
+    return text.replace('"hint"', '"licence":"CC0-1.0","hint"')
+
+
+def add_log_entry(text: str) -> str:
+    return text.replace('"tlogEntries":[]', '"tlogEntries":[{"logIndex":"7"}]')
+
+
+def name_a_key(text: str) -> str:
+    return text.replace('"keyid":""', '"keyid":"alice"')
+
+
+def say_it_twice(text: str) -> str:
+    return text.replace('"payloadType"', '"payload":"e30=","payloadType"')
+
+
+def set_an_unused_bit(text: str) -> str:
+    """In what base64 leaves over of the payload: it decodes to the same bytes."""
+    payload = str(json.loads(text)["dsseEnvelope"]["payload"])
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    last = payload.rstrip("=")[-1]
+    other = payload.rstrip("=")[:-1] + digits[digits.index(last) ^ 1] + "=" * payload.count("=")
+    assert base64.b64decode(other) == base64.b64decode(payload)
+    return text.replace(payload, other)
+
+
+@pytest.mark.parametrize("write", [rename_field, add_field, add_log_entry, name_a_key, say_it_twice, set_an_unused_bit])
+def test_what_the_signature_does_not_cover_cannot_be_written_to(signed: Signed, write: Callable[[str], str]) -> None:
+    (signed.model / "config.json").rename(signed.model / "configuration.json")  # so long that base64 leaves bits over
+    signed.sign()
+    signed.verify()
+    text = signed.signature.read_text()
+    signed.signature.write_text(write(text))
+    assert signed.signature.read_text() != text
+    with pytest.raises(AttestationError, match=r"was written to: |not a model signature: "):
+        signed.verify()
+
+
 @pytest.mark.parametrize(
     "garbage", [b"", b"[]", b"{}", b"[" * 100_000, b'{"mediaType": 1, "verificationMaterial": 2, "dsseEnvelope": 3}']
 )
