@@ -31,6 +31,9 @@ SHA256 = "[0-9a-f]{64}"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 CODE, DIFFERENCE, LOCK = "code", "difference", "lock"  # kinds of dependencies that are no inputs
 ENVIRONMENT = ("python", "system", "machine", "processor", "memory", "packages", "resources")
+# What there need not be: then a null, or nothing in it, says so.
+MAY_BE_NONE = ("accelerators", "driver", "image", "arithmetic")
+OF_A_SOURCE = ("licence_evidence", "opt_out")
 # What the work of a stage has to say of itself, without which it cannot be run again with the same bits.
 FACTS: Mapping[str, tuple[str, ...]] = {"pretrain": ("seed", "world_size", "threads", "mesh")}
 # Of the first stages, which look at objects outside the store.
@@ -93,12 +96,9 @@ class Attestation:
     @cached_property
     def code(self) -> Code:
         """Cairn's own code at the time."""
-        said = next((one for one in self._dependencies if _kind(one) == CODE), None)
-        if said is None:
-            return Code("", None, False)
-        noted = said.get("annotations") or {}
+        digest, noted = next(iter(self._digests(CODE)), ""), self._said_of_code
         dirty = noted.get("dirty")
-        return Code(said["digest"]["sha256"], noted.get("commit"), dirty is not None, dirty)
+        return Code(digest, noted.get("commit"), dirty is not None, dirty)
 
     @property
     def component(self) -> str:
@@ -164,7 +164,9 @@ class Attestation:
     def missing(self) -> list[str]:
         """Dotted names of what it does not say and should.
 
-        A commit, an image and locks are not asked for: code may have been installed, and all packages are named.
+        A commit, an image, evidence for a licence and an opt-out need not be there, and a statement that says so lacks
+        nothing: what follows from that is for its reader to judge. Locks are not asked for, because installed code
+        has none beside it and all packages are named.
         """
         internal, environment, facts = self._internal, self.environment, self.facts
         needed: dict[str, Any] = {
@@ -175,11 +177,15 @@ class Attestation:
             **{f"environment.{name}": environment.get(name) for name in ENVIRONMENT},
             **{f"facts.{name}": facts.get(name) not in (None, "", {}) for name in FACTS.get(self.component, ())},
             "attempts": self.attempts,
+            **{f"environment.{name}": name in environment for name in MAY_BE_NONE},
             "code": self.code.sha256,
+            **{f"code.{name}": name in self._said_of_code for name in ("commit", "dirty")},
             "invocationId": self.invocation,
             "startedOn": self.started,
             "finishedOn": self.finished,
         }
+        if self.code.difference is not None:
+            needed["difference"] = self.code.difference in self._digests(DIFFERENCE)
         if self.component in LOOKS_AT_OBJECTS:
             needed["objects"] = self.objects
         if self.component != "snapshot":
@@ -191,8 +197,18 @@ class Attestation:
             absent += [] if noted.get("path") or noted.get("version") else ["path"]
             sources = noted["sources"]
             absent += [] if sources and all(source.get("licence") for source in sources) else ["licence"]
+            absent += [name for name in OF_A_SOURCE if any(name not in source for source in sources)]
             found += [f"objects[{one.uri}].{name}" for name in absent]
         return found
+
+    @property
+    def _said_of_code(self) -> Mapping[str, Any]:
+        said = next((one for one in self._dependencies if _kind(one) == CODE), {})
+        return said.get("annotations") or {}
+
+    def _digests(self, kind: str) -> list[str]:
+        """Of the dependencies of a kind."""
+        return [one["digest"]["sha256"] for one in self._dependencies if _kind(one) == kind]
 
     @property
     def _definition(self) -> Any:

@@ -213,7 +213,10 @@ def _make_key(path: Path) -> None:
         return  # another process was first; its key is the key
     finally:
         aside.unlink()
-    with written_aside(path.parent / "signing-key.pub.pem") as written:
+    beside = path.parent / "signing-key.pub.pem"
+    if beside.exists():  # of a key that is gone; what it signed stays believed
+        beside.rename(path.parent / f"trusted-{key_id(_read_public_key(beside))[:12]}.pem")
+    with written_aside(beside) as written:
         written.write_bytes(public)
 
 
@@ -295,8 +298,11 @@ def _run(words: tuple[str, ...], asked: str, message: bytes) -> bytes:
         raise AttestationError(f"{where}: gave no answer in {PATIENCE:.0f} seconds: try it by hand") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        said = lines[-1][:200] if lines and b"PRIVATE KEY" not in done.stderr else "try it by hand"
-        raise AttestationError(f"{where}: ended with {done.returncode}: {one_line(said)}")
+        said = lines[-1] if lines and b"PRIVATE KEY" not in done.stderr else "try it by hand"
+        # A program may repeat what it did not understand.
+        for word in sorted(filter(None, words[1:]), key=len, reverse=True):
+            said = said.replace(word, "…")
+        raise AttestationError(f"{where}: ended with {done.returncode}: {one_line(said)[:200]}")
     return done.stdout
 
 

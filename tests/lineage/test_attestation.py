@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.errors import AttestationError
 from cairn.lineage.attestation import (
     ENVIRONMENT,
+    MAY_BE_NONE,
     Attestation,
     Code,
     made,
@@ -146,7 +147,7 @@ def test_the_newest_trusted_run_is_what_made_an_artifact(store: Store, own_home:
 
 def whole(**internal: Any) -> dict[str, Any]:
     """The statement of a training run that lacks nothing."""
-    environment = dict.fromkeys(ENVIRONMENT, "said")
+    environment = {**dict.fromkeys(ENVIRONMENT, "said"), **dict.fromkeys(MAY_BE_NONE)}
     facts = {"seed": 0, "world_size": 2, "threads": 1, "mesh": {"data": 2}}
     packages, section, inputs = {"torch": "2"}, {"steps": 4}, {"tokens": "5" * 64}
     return statement(
@@ -193,7 +194,9 @@ def test_an_object_has_what_is_said_of_its_sources() -> None:
     web = {"name": "web", "licence": "CC0-1.0", "licence_evidence": "https://a.example/licence"}
     assert (found.uri, found.sha256) == ("s3://a/b", "f" * 64)
     assert found.annotations == {"size": 3, "version": "7", "sources": [web, {"name": "mail"}]}
-    assert verified(said).missing() == ["objects[s3://a/b].licence"]
+    assert verified(said).missing() == [
+        f"objects[s3://a/b].{name}" for name in ("licence", "licence_evidence", "opt_out")
+    ]
     assert verified(said).inputs == {"tokens": "5" * 64}
 
 
@@ -222,10 +225,18 @@ def test_what_a_statement_does_not_say_is_named() -> None:
         "facts.threads",
         "facts.mesh",
         "attempts",
+        *(f"environment.{name}" for name in MAY_BE_NONE),
         "invocationId",
         "startedOn",
         "finishedOn",
     ]
+    said = whole()
+    _, code, patch, _ = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+    del code["annotations"]["commit"]
+    patch["digest"]["sha256"] = "0" * 64
+    assert verified(said).missing() == ["code.commit", "difference"]
+    code["annotations"] = {"kind": "code", "commit": None, "dirty": None}  # as where there is no Git
+    assert verified(said).missing() == []
     bare = example()
     bare["predicate"]["buildDefinition"]["externalParameters"]["component"] = "snapshot"
     assert {"version", "packages", "code", "objects"} <= set(verified(bare).missing())

@@ -1,4 +1,5 @@
-"""Attestations, read and checked by programs that know nothing of Cairn: each takes ours and refuses a flipped bit."""
+"""Attestations, checked by programs that know nothing of Cairn and refuse a flipped bit, and read by one that checks no
+signature."""
 
 import base64
 import json
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import ParseDict, ParseError
 from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
@@ -75,6 +76,9 @@ def test_in_toto_reads_the_statement_and_the_provenance(envelope: bytes) -> None
     assert metadata.finished_on.ToJsonString() == said["predicate"]["runDetails"]["metadata"]["finishedOn"]
     assert metadata.started_on.seconds <= metadata.finished_on.seconds
     assert provenance.run_details.builder.id == "urn:cairn:runner"
+    for strange in ({**said["predicate"], "licence": "CC0-1.0"}, {"buildDefinition": {"stageKey": "k"}}):
+        with pytest.raises(ParseError):
+            ParseDict(strange, Provenance())
 
 
 def test_openssl_verifies_it_by_the_lines_of_the_documentation(envelope: bytes, tmp_path: Path) -> None:

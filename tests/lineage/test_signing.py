@@ -70,6 +70,16 @@ def test_the_first_use_makes_a_key_that_only_its_owner_can_read(own_home: Path) 
     assert read_public_keys([own_home / "signing-key.pub.pem"]).keys() == {first}
 
 
+def test_a_new_key_does_not_take_the_place_of_a_public_key_that_is_believed(
+    own_home: Path, key: ec.EllipticCurvePrivateKey
+) -> None:
+    own_home.mkdir()
+    (own_home / "signing-key.pub.pem").write_bytes(public_pem(key.public_key()))
+    new = key_id(signer().public_key)
+    assert trusted_keys().keys() == {new, key_id(key.public_key())}
+    assert read_public_keys([own_home / "signing-key.pub.pem"]).keys() == {new}
+
+
 def test_checking_makes_no_key(own_home: Path) -> None:
     assert trusted_keys() == {}
     assert not own_home.exists()
@@ -169,6 +179,10 @@ CANARY = "canary-4711"
         (f"command:'{CANARY}", "CAIRN_SIGNER: command: is followed by a program and its arguments; a quote is open"),
         (f"command:no-such-program {CANARY}", "CAIRN_SIGNER: no-such-program public-key: cannot be run: No such file"),
         (f"command:sh -c 'echo locked >&2; exit 3' {CANARY}", "CAIRN_SIGNER: sh public-key: ended with 3: locked"),
+        (
+            f"command:sh -c 'echo unknown option $0 >&2; exit 3' {CANARY}",
+            "CAIRN_SIGNER: sh public-key: ended with 3: unknown option …",
+        ),
         (
             f"command:sh -c \"echo BEGIN PRIV''ATE KEY {CANARY} >&2; exit 3\"",
             "CAIRN_SIGNER: sh public-key: ended with 3",
