@@ -84,6 +84,37 @@ def test_what_a_person_has_set_up_for_git_changes_no_byte_and_runs_nothing(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("hidden", ["--assume-unchanged", "--skip-worktree"])
+def test_what_a_person_has_told_git_to_overlook_is_in_the_patch(root: Path, hidden: str) -> None:
+    before = difference(root)
+    git(root, "update-index", hidden, "code/a.py", "code/bytes.py")
+    assert difference(root) == before
+
+
+def test_what_is_staged_changes_no_byte(root: Path) -> None:
+    before = difference(root)
+    git(root, "add", "--intent-to-add", "code/new.py")
+    assert difference(root) == before
+    git(root, "add", "--force", "code")
+    assert difference(root) == before
+
+
+@pytest.mark.parametrize("place", [".gitattributes", ".git/info/attributes"])
+def test_a_filter_is_not_run_and_lines_end_as_they_do_in_the_files(root: Path, tmp_path: Path, place: str) -> None:
+    (root / "code" / "a.py").write_bytes(b"x = 2\r\n")
+    before = difference(root)
+    assert b"+x = 2\r\n" in before
+    (root / ".git" / "info").mkdir(exist_ok=True)
+    (root / place).write_text("*.py filter=odd text eol=lf\n")
+    with open(root / ".git" / "config", "a") as config:
+        program = f"touch {tmp_path}/ran; cat"
+        config.write(
+            f'[core]\nautocrlf = input\nsafecrlf = true\n[filter "odd"]\nclean = "{program}"\nrequired = true\n'
+        )
+    assert difference(root) == before
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_checkout_that_belongs_to_somebody_else_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can give files away")
