@@ -14,9 +14,10 @@ from typing import Any
 
 import cairn.recipe
 from cairn.errors import SourceError, one_line
-from cairn.lineage import attestation, environment
+from cairn.lineage import attestation, environment, signing
 from cairn.lineage.attestation import Attestation, Code
 from cairn.lineage.digests import Digests
+from cairn.lineage.model_signature import is_signed
 from cairn.lineage.stage import Component, trusted
 from cairn.lineage.store import Store, identity
 from cairn.recipe import Section
@@ -62,6 +63,8 @@ class Standing:
     """The code that made the outputs, where it is not the code that is running now."""
     finished: str | None = None
     """When the outputs were made."""
+    unsigned: tuple[str, ...] = ()
+    """Outputs that are up to date, and beside which no signature of theirs lies: another's may."""
 
 
 def standings(overrides: Sequence[str] = (), root: Path = Path()) -> list[Standing]:
@@ -126,7 +129,14 @@ class _Reader:
         self.settled |= will_be or outputs
         code = last.code if last and last.code.sha256 != environment.code()["sha256"] else None
         finished = last.finished if last else None
-        return Standing(stage.name, state, key, outputs, will_be, why, work, code, finished)
+        unsigned = self._unsigned(stage, outputs) if state is State.UP_TO_DATE else ()
+        return Standing(stage.name, state, key, outputs, will_be, why, work, code, finished, unsigned)
+
+    def _unsigned(self, stage: Stage, outputs: Mapping[str, str | None]) -> tuple[str, ...]:
+        signs = Component.of(f"components.{stage.name}").signs
+        keys = signing.trusted_keys() if signs else {}
+        pins = {name: self.store.pin(outputs[name] or "") for name in signs}
+        return tuple(n for n, pin in pins.items() if pin and not is_signed(self.root / stage.outputs[n], pin, keys))
 
     def _snapshot(
         self, stage: Stage, section: Section, key: str, last: Attestation | None

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.audit.verdicts import Edge, Finding, Node, Verdict
 from cairn.errors import AttestationError, StoreError, one_line
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.model_signature import NAME, hint_of, verify_model
+from cairn.lineage.model_signature import NAME, beside_of, hint_of, verify_model
 from cairn.lineage.store import Store
 
 
@@ -45,7 +45,7 @@ def _found(digest: str, folders: list[Path], store: Store) -> Iterator[tuple[str
     except StoreError:
         yield folder, None, None
     for path in folders:
-        for place in (path / NAME, path.with_name(f"{path.name}.sig")):
+        for place in (path / NAME, beside_of(path)):
             if place.is_file():
                 try:
                     yield str(place), None, place.read_bytes()

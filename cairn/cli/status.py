@@ -58,7 +58,11 @@ def _said(one: "Standing") -> list[str]:
     if one.work:
         return [_progress(one.work, one.work.key != one.key)]
     if one.state in SETTLED:
-        return [", ".join(f"{name} {short(digest)}" for name, digest in (one.will_be or one.outputs).items())]
+        made = ", ".join(f"{name} {short(digest)}" for name, digest in (one.will_be or one.outputs).items())
+        return [
+            made,
+            *(f"no signature of this {name} lies beside it: `cairn run` puts it there" for name in one.unsigned),
+        ]
     before = [f"{why.name} ({why.now})" for why in one.why if why.part == "before"]
     after = [f"comes after {', '.join(before)}"] if before else []
     reasons = after + [_reason(why) for why in one.why if why.part != "before"]

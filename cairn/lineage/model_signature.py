@@ -129,10 +129,24 @@ def sign_outputs(
         if artifact is None:
             raise StoreError(f"{store}: holds no pin for {made[name]}, the {name} to be signed")
         bundle = keep_signature(store, artifact, name)
-        beside = places[name].with_name(f"{places[name].name}.sig") if places else None
+        beside = beside_of(places[name]) if places else None
         if beside is not None and not (beside.is_file() and beside.read_bytes() == bundle):
             with written_aside(beside) as aside:
                 aside.write_bytes(bundle)
+
+
+def beside_of(model: Path) -> Path:
+    """Where the signature of the model directory lies: `model.sig` beside `model`."""
+    return model.with_name(f"{model.name}.sig")
+
+
+def is_signed(model: Path, artifact: Artifact, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> bool:
+    """Whether the signature that lies beside a model is there, and is of what the model holds. After `dvc checkout` of
+    another model it is not: DVC does not know of it."""
+    try:
+        return bool(verify_model(beside_of(model).read_bytes(), artifact, keys))
+    except (OSError, AttestationError):
+        return False
 
 
 def _opened(bundle: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> tuple[bytes, str]:

@@ -16,6 +16,8 @@ from cairn.audit.walk import audit
 from cairn.cli.main import enter
 from cairn.errors import ArtifactError, StoreError
 from cairn.lineage import signing
+from cairn.lineage.artifact import read_artifact
+from cairn.lineage.model_signature import sign_model
 from cairn.lineage.store import Store
 from components.snapshot.lock import Lock
 from pipelines.stages import place
@@ -436,6 +438,12 @@ def test_a_signature_of_other_files_is_named(copy: Project) -> None:
     bundle["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
     path.write_text(json.dumps(bundle))
     assert names(audited(copy), "TAMPERED", "artifacts/model.sig", "does not fit its content")
+
+
+def test_a_sound_signature_of_another_model_is_not_taken_for_this_one_s(copy: Project) -> None:
+    other = read_artifact(copy.root / "artifacts/scores")
+    (copy.root / "artifacts/model.sig").write_bytes(sign_model(other, "model", signing.signer()))
+    assert names(audited(copy), "TAMPERED", "artifacts/model.sig", "the model is not what was signed: missing: ")
 
 
 def test_a_signature_inside_the_model_is_no_part_of_it(copy: Project) -> None:

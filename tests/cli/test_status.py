@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from cairn.lineage import environment
+from cairn.lineage.artifact import read_artifact
+from cairn.lineage.model_signature import sign_model
+from cairn.lineage.signing import signer
 from pipelines.stages import NAMES, stages
 from tests.cli.conftest import Cairn, Said
 from tests.pipelines.project import Project
@@ -112,6 +115,18 @@ def test_the_sound_result_of_another_recipe_is_not_called_changed(cairn: Cairn, 
     shutil.rmtree(copy.root / ".cairn" / "store" / "files")  # the sources were in it too
     told = reasons(cairn("status", at=copy.root))["ingest"]
     assert told == ["comes after snapshot (stale)", "ingest.split.seed: 5 → 0"]
+
+
+def test_a_signature_of_another_model_is_told_and_a_run_puts_the_right_one_there(cairn: Cairn, copy: Project) -> None:
+    """As after `dvc checkout`, which brings a model back and knows nothing of its signature."""
+    beside = copy.root / "artifacts" / "model.sig"
+    sound = beside.read_bytes()
+    beside.write_bytes(sign_model(read_artifact(copy.root / "artifacts" / "scores"), "model", signer()))
+    told = "no signature of this model lies beside it: `cairn run` puts it there"
+    assert reasons(cairn("status", at=copy.root))["export"][1:] == [told]
+    assert cairn("run", "--until", "export", at=copy.root).code == 0
+    assert beside.read_bytes() == sound
+    assert len(reasons(cairn("status", at=copy.root))["export"]) == 1
 
 
 def test_what_an_interrupted_run_left_does_not_matter_once_the_stage_is_up_to_date(cairn: Cairn, copy: Project) -> None:
