@@ -1,8 +1,8 @@
 """From a run in the store to the files that pin it in a project: `dvc.lock`, `sources.lock.json`, maybe `params.yaml`.
 
 Nothing is taken on trust that can be looked up: every pin is compared with its digest, an attestation by a trusted key
-must say what the run's record says, and every object must lie where `dvc pull` will look for it. Nothing is written
-here.
+must say what the run's record says and which addresses its pins have, and every object must lie where `dvc pull` will
+look for it. Nothing is written here.
 """
 
 import difflib
@@ -24,7 +24,8 @@ from cairn import version
 from cairn.errors import ArtifactError, AttestationError, RecipeError, StageError, StoreError, one_line
 from cairn.lineage import attestation, runs, signing
 from cairn.lineage.artifact import Artifact, Member
-from cairn.lineage.pins import address, directory_address, directory_listing
+from cairn.lineage.attestation import Attestation
+from cairn.lineage.pins import address, directory_address, directory_listing, pin_of
 from cairn.lineage.remote import Remote, default_remote
 from cairn.lineage.runs import Ran
 from cairn.lineage.store import Store
@@ -86,13 +87,15 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
         _check_version(run, one, known[one.stage])
     _check_chain(run, ran)
     with ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
-        list(threads.map(lambda one: _check_attested(run, one, store, keys), ran.values()))
+        attested = list(threads.map(lambda one: _attested(run, one, store, keys), ran.values()))
     _check_dag(read, ran)
     text, changed = _recipe(run, ran, read, take_recipe)
 
     digests = {name: digest for one in ran.values() for name, digest in (*one.inputs.items(), *one.outputs.items())}
     made = {name: digest for one in ran.values() for name, digest in one.outputs.items()}
     artifacts = {name: _artifact(store, name, digest) for name, digest in digests.items()}
+    for said in attested:
+        _check_addresses(said, artifacts, store)
     remote = _remote(root, store)
     lost = _check_objects({name: artifacts[name] for name in made}, store, remote)
 
@@ -125,7 +128,7 @@ def _ran(run: str, store: Store) -> tuple[str, dict[str, Ran]]:
         if not begin:
             close = difflib.get_close_matches(run, names, n=1)
             hint = f"did you mean {close[0]}?" if close else "`cairn pin` lists the runs" if names else "it has no runs"
-            raise StageError(f"run {run}: is not in {store.url}: {hint}")
+            raise StageError(f"run {run}: is not in {store}: {hint}")
         run = begin[0]
         noted = runs.read(store, run)
     unknown = sorted(set(noted) - set(NAMES))
@@ -158,7 +161,7 @@ def _check_chain(run: str, ran: Mapping[str, Ran]) -> None:
         made |= {name: (one.stage, digest) for name, digest in one.outputs.items()}
 
 
-def _check_attested(run: str, ran: Ran, store: Store, keys: Keys) -> None:
+def _attested(run: str, ran: Ran, store: Store, keys: Keys) -> Attestation:
     """The record is unsigned. Somebody who is trusted must have said the same."""
     untrusted = other = 0
     for _, envelope in attestation.made(store, next(iter(ran.outputs.values()))):
@@ -170,7 +173,7 @@ def _check_attested(run: str, ran: Ran, store: Store, keys: Keys) -> None:
         agrees = (said.component, said.version, said.outputs) == (ran.stage, ran.version, dict(ran.outputs))
         inputs = {name: said.inputs.get(name) for name in ran.inputs}
         if agrees and inputs == ran.inputs and said.section == ran.section:
-            return
+            return said
         other += 1
     made = ", ".join(f"{name} {digest[:12]}" for name, digest in ran.outputs.items())
     if other:
@@ -184,6 +187,16 @@ def _check_attested(run: str, ran: Ran, store: Store, keys: Keys) -> None:
             f"machine that ran it into {signing.home() / 'trusted'}"
         )
     raise AttestationError(f"run {run}: no attestation says how {ran.stage} made {made}: run the stage again")
+
+
+def _check_addresses(attested: Attestation, artifacts: Mapping[str, Artifact], store: Store) -> None:
+    """A digest proves nothing of the addresses in its pin, and they are what DVC fetches by."""
+    for name, said in attested.addresses.items():
+        if pin_of(artifacts[name])["md5"] != said:
+            raise StoreError(
+                f"{store}/pins/{artifacts[name].digest}.json: has other addresses than were attested, so DVC would "
+                f"fetch something else for {name}: it was changed: run {attested.component} again"
+            )
 
 
 def _check_dag(read: Read, ran: Mapping[str, Ran]) -> None:
@@ -242,7 +255,7 @@ def _flat(recipe: Mapping[str, Any], ran: Mapping[str, Ran]) -> dict[str, Any]:
 def _artifact(store: Store, name: str, digest: str) -> Artifact:
     artifact = store.pin(digest)
     if artifact is None:
-        raise StoreError(f"{store.url}: holds no pin for {name} {digest}: run the stage that makes it again")
+        raise StoreError(f"{store}: holds no pin for {name} {digest}: run the stage that makes it again")
     return artifact
 
 
@@ -251,8 +264,7 @@ def _remote(root: Path, store: Store) -> Store:
     remote: Remote | None = default_remote(root)
     if remote is None:
         raise StoreError(
-            f"no DVC remote is the default, so `dvc pull` has nowhere to look: `dvc remote add --default store "
-            f"{store.url}`"
+            f"no DVC remote is the default, so `dvc pull` has nowhere to look: `dvc remote add --default store {store}`"
         )
     return Store(remote.url)
 
@@ -271,11 +283,11 @@ def _check_objects(made: Mapping[str, Artifact], store: Store, remote: Store) ->
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         if not same_place(store.url, remote.url):
             raise StoreError(
-                f"{remote.url}: `dvc pull` looks there, and {name} ({member.path}){more} is not: the run is in "
-                f"{store.url}: make that the default DVC remote, or copy the run over"
+                f"{remote}: `dvc pull` looks there, and {name} ({member.path}){more} is not: the run is in "
+                f"{store}: make that the default DVC remote, or copy the run over"
             )
         raise StoreError(
-            f"{remote.url}/{address(member.md5)}: {name} ({member.path}) is missing{more}: run its stage again, or "
+            f"{remote}/{address(member.md5)}: {name} ({member.path}) is missing{more}: run its stage again, or "
             "`dvc push` where its bytes are"
         )
     directories = [artifact for artifact in made.values() if artifact.is_directory]
@@ -304,4 +316,4 @@ def _sources(data: bytes, store: Store) -> Sequence[str]:
     tree = parse_lock(data, str(SOURCES)).tree
     if tree is None or store.has(tree):
         return ()
-    return (f"{store.url}: the source objects ({tree[:12]}) are not there: ingest cannot be run again from this store",)
+    return (f"{store}: the source objects ({tree[:12]}) are not there: ingest cannot be run again from this store",)

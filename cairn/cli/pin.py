@@ -164,7 +164,10 @@ def _mend(found: "Pinned") -> None:
     for artifact in found.lost_listings:
         assert remote is not None  # it was looked up in it
         Store(remote.url).write(address(listing(artifact).md5), directory_listing(artifact))
-        print(f"{remote.url}: the listing of {short(artifact.digest)} was missing; it is written anew", file=sys.stderr)
+        print(
+            f"{Store(remote.url)}: the listing of {short(artifact.digest)} was missing; it is written anew",
+            file=sys.stderr,
+        )
 
 
 def _write(files: dict[Path, bytes]) -> None:
@@ -232,7 +235,7 @@ def _list(store: "Store", json: bool) -> None:
         print_json(listed)
         return
     if not listed:
-        print(f"{store.url} has no runs: `cairn run` makes one; `dvc repro` does with CAIRN_RUN=NAME")
+        print(f"{store} has no runs: `cairn run` makes one; `dvc repro` does with CAIRN_RUN=NAME")
         return
     rows = table("run", "finished", "stages", "model")
     for run, one in listed.items():

@@ -68,6 +68,12 @@ class Attestation:
         """Output name to digest."""
         return {subject["name"]: subject["digest"]["sha256"] for subject in self.statement["subject"]}
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Output name to its address in DVC's layout, which a digest does not prove; of those that it says."""
+        said = {one["name"]: (one.get("annotations") or {}).get("md5") for one in self.statement["subject"]}
+        return {name: md5 for name, md5 in said.items() if md5 is not None}
+
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Name to digest of the artifacts that the stage was run on."""
@@ -203,7 +209,7 @@ class Attestation:
 
     @property
     def _said_of_code(self) -> Mapping[str, Any]:
-        said = next((one for one in self._dependencies if _kind(one) == CODE), {})
+        said: Mapping[str, Any] = next((one for one in self._dependencies if _kind(one) == CODE), {})
         return said.get("annotations") or {}
 
     def _digests(self, kind: str) -> list[str]:

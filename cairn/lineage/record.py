@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cairn.lineage import attestation, environment, signing
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.attempts import Launch
 from cairn.lineage.attestation import CODE, DIFFERENCE, LOCK
+from cairn.lineage.pins import pin_of
 from cairn.lineage.statement import Resource, statement, timestamp
 from cairn.lineage.store import Store
 from cairn.recipe import Section
@@ -29,7 +31,7 @@ def record(
     key: str,
     *,
     dependencies: Sequence[Resource],
-    outputs: Sequence[Resource],
+    outputs: Mapping[str, Artifact],
     facts: Mapping[str, Any],
     launch: Launch,
     store: Store,
@@ -59,7 +61,8 @@ def record(
     if sources:
         internal["sources"] = dict(sources)
     said = statement(
-        outputs=outputs,
+        # DVC fetches by address. An address that nobody signed could lead it to other bytes.
+        outputs=[Resource(name, one.digest, None, {"md5": pin_of(one)["md5"]}) for name, one in outputs.items()],
         dependencies=[*dependencies, *surroundings],
         parameters={
             "component": component.name,
@@ -75,7 +78,7 @@ def record(
         builder={"id": "urn:cairn:runner", "version": {"cairn": environment.package_version("cairn")}},
     )
     envelope = attestation.sign(said, signing.signer())
-    made = [resource.sha256 for resource in outputs]
+    made = [artifact.digest for artifact in outputs.values()]
     identifier = attestation.publish(store, envelope, made, key)
     attestation.finish_publishing(store, made, signing.trusted_keys())
     return identifier

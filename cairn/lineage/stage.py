@@ -35,6 +35,7 @@ from cairn.lineage.artifact import (
 )
 from cairn.lineage.attempts import begin
 from cairn.lineage.attestation import Attestation
+from cairn.lineage.keeping import is_pinned, keep_what_is_replaced, mend_pins
 from cairn.lineage.model_signature import sign_outputs
 from cairn.lineage.record import record
 from cairn.lineage.statement import Resource, stage_key
@@ -148,6 +149,7 @@ def run_stage(
             restored = _restore(component, attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
+                mend_pins(attested, outputs, store)
                 sign_outputs(component.signs, attested.outputs, store, outputs)
                 if note is not None:
                     note(digests, attested.outputs, restored)
@@ -164,7 +166,7 @@ def run_stage(
         run = _Run(component, section, key, folder, store, resources, digests, time.monotonic())
         made, interrupted = run.make(work, inputs, keep, shared=inputs)
         for name, output in outputs.items():
-            _keep_what_is_replaced(component, output, made[name], store)
+            keep_what_is_replaced(component.name, output, made[name], store)
             trash = folder / "replaced" / name
             trash.parent.mkdir(parents=True, exist_ok=True)
             move_into_place(run.output(name), output, trash)
@@ -210,7 +212,8 @@ def run_pinned(
     folder = home / "work" / key
     with only_one(home, component, key):
         for attested in trusted(store, key):
-            if set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values())):
+            whole = set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values()))
+            if whole and all(is_pinned(attested, name, store) for name in attested.outputs):
                 remove(folder)
                 sign_outputs(component.signs, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs
@@ -278,20 +281,20 @@ class _Run:
         for name, path in staged.items():
             if not any(found.is_file() for found in path.rglob("*")):
                 raise RuntimeError(f"{self.component.name} left its output {name} empty")
-            made[name] = keep(path).digest
+            made[name] = keep(path)
         record(
             self.component,
             self.section,
             self.key,
             dependencies=[*(Resource(name, digest) for name, digest in self.digests.items()), *task.objects],
-            outputs=[Resource(name, digest) for name, digest in made.items()],
+            outputs=made,
             facts=task.facts,
             launch=launch,
             store=self.store,
             resources=self.resources,
             sources=task.sources,
         )
-        return made, interrupted
+        return {name: artifact.digest for name, artifact in made.items()}, interrupted
 
     def end(self, made: Mapping[str, str], interrupted: BaseException | None) -> None:
         """Drop what was work in progress and say what was made; then the interruption that came too late."""
@@ -301,18 +304,6 @@ class _Run:
         print(f"{self.component.name}: {summary} ({took})", file=sys.stderr, flush=True)
         if interrupted is not None:
             raise interrupted
-
-
-def _keep_what_is_replaced(component: Component, output: Path, digest: str, store: Store) -> None:
-    """Put an attested artifact into the store before another takes its place: weeks of training may be in it.
-
-    After `dvc repro` DVC's cache has it already. What nobody attested, such as an edited file, is not kept.
-    """
-    there = digest_of(output)
-    if there is None or there == digest or store.pin(there) is None or store.has(there):
-        return
-    print(f"{component.name}: what was at {output} goes to the store ({there[:12]})", file=sys.stderr, flush=True)
-    store.put(output)
 
 
 def _check_names(component: Component, inputs: Collection[str], outputs: Collection[str]) -> None:
@@ -372,7 +363,7 @@ def _restore(
                 # The work can make it again; a damaged object must not stand in its way.
                 print(f"{component.name}: {error}: it is made again", file=sys.stderr, flush=True)
                 return None
-        _keep_what_is_replaced(component, outputs[name], wanted[name], store)
+        keep_what_is_replaced(component.name, outputs[name], wanted[name], store)
         trash = folder / "replaced" / name
         trash.parent.mkdir(parents=True, exist_ok=True)
         move_into_place(staged_at, outputs[name], trash)

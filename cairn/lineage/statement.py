@@ -1,6 +1,6 @@
 """The form of what is signed: in-toto Statement v1 with the SLSA provenance v1 predicate.
 
-    subject                          outputs: name, sha256
+    subject                          outputs: name, sha256; annotations.md5, the address in DVC's layout
     predicate.buildDefinition
       externalParameters             what a person chose: component, version, section of the recipe
       internalParameters             what followed: stageKey, packages, environment, facts, attempts, sources
@@ -154,7 +154,7 @@ def _check_resource(fields: "_Fields", named: bool) -> None:
         names = noted.said.get("sources", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             noted.refuse("sources", "is no list of names")
-    for name in ("commit", "dirty", "kind"):
+    for name in ("commit", "dirty", "kind", "md5"):
         noted.of(name, str, required=False)
 
 

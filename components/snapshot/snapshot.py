@@ -21,7 +21,6 @@ from cairn.lineage.artifact import CHUNK, read_artifact, readable, remove, writt
 from cairn.lineage.attempts import Launch, begin
 from cairn.lineage.record import record
 from cairn.lineage.stage import Component, Outcome, only_one, trusted
-from cairn.lineage.statement import Resource
 from cairn.lineage.store import Store, identity
 from cairn.progress import duration, progress
 from cairn.resources import Resources
@@ -137,13 +136,13 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
         store.put(look.work / "objects")
     written = look.work / "sources.lock.json"
     written.write_bytes(lock.bytes())
-    store.put(written)
+    sources = store.put(written)
     record(
         component,
         section,
         key,
         dependencies=lock.resources(),
-        outputs=[Resource("sources", digest)],
+        outputs={"sources": sources},
         facts={"tree": lock.tree},
         launch=look.launch,
         store=store,

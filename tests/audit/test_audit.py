@@ -458,7 +458,7 @@ def digest_in_store(project: Project, artifact: str) -> str:
     for folder in (project.root / ".cairn/store/attestations").iterdir():
         for path in folder.iterdir():
             said = json.loads(base64.b64decode(json.loads(path.read_bytes())["payload"]))
-            if any(one == {"name": artifact, "digest": {"sha256": folder.name}} for one in said["subject"]):
+            if any((one["name"], one["digest"]) == (artifact, {"sha256": folder.name}) for one in said["subject"]):
                 return folder.name
     raise AssertionError(artifact)
 

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from cairn.errors import GitError
 from cairn.lineage import signing
-from cairn.lineage.pins import address, directory_address
+from cairn.lineage.pins import address, directory_address, directory_listing
 from cairn.lineage.store import Store
 from pipelines.commits import Repository
 from pipelines.stages import NAMES
@@ -212,6 +213,23 @@ def test_a_record_that_no_attestation_bears_out_is_refused(cairn: Cairn, project
         record(project, "snapshot").unlink()
     change(project, "ingest", **{field: other})
     assert fault(cairn("pin", "built", at=project.root)).startswith("run built: no attestation says ")
+
+
+def test_a_pin_that_leads_dvc_to_other_bytes_is_named(cairn: Cairn, project: Project) -> None:
+    """Its digest is right: of addresses it says nothing."""
+    digest = noted(project, "export")["outputs"]["model"]
+    artifact = store(project).pin(digest)
+    assert artifact
+    poison = project.root / "poison"
+    poison.write_bytes(b"!" * artifact.members[0].size)
+    other = store(project).put(poison).members[0]
+    lying = replace(artifact, members=(replace(artifact.members[0], md5=other.md5), *artifact.members[1:]))
+    store(project).write_pin(lying)
+    store(project).write(address(directory_address(lying)), directory_listing(lying))
+    assert store(project).pin(digest) == lying
+    told = fault(cairn("pin", "built", at=project.root))
+    assert f"pins/{digest}.json: has other addresses than were attested" in told
+    assert told.endswith("run export again")
 
 
 def test_a_record_that_was_cut_short_is_named(cairn: Cairn, project: Project) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,33 @@ def test_what_a_changed_recipe_replaces_comes_back_from_the_store(project: Proje
     assert project.loud() == "HELLO "
     assert project.run(never, times=3) is Outcome.RESTORED
     assert project.loud() == "HELLO " * 3
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut short", "made to lie"])
+def test_a_pin_that_is_not_what_was_attested_is_written_anew(project: Project, damage: str) -> None:
+    project.run()
+    sound = read_artifact(project.root / "artifacts" / "loud")
+    path = Path(project.store.url, "pins", f"{sound.digest}.json")
+    if damage == "removed":
+        path.unlink()
+    elif damage == "cut short":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        project.store.write_pin(replace(sound, members=(replace(sound.members[0], md5="0" * 32),)))
+    assert project.run(never) is Outcome.UP_TO_DATE
+    assert project.store.pin(sound.digest) == sound
+
+
+def test_on_pins_a_pin_with_other_addresses_than_were_attested_is_not_relied_on(project: Project) -> None:
+    project.store.put(project.root / "words")
+    made = run_pinned_with(project, shout)[1]
+    sound = project.store.pin(made["loud"])
+    assert sound
+    (project.root / "poison").write_bytes(b"?" * sound.size)
+    md5 = project.store.put(project.root / "poison").members[0].md5
+    project.store.write_pin(replace(sound, members=(replace(sound.members[0], md5=md5),)))
+    assert run_pinned_with(project, shout) == (Outcome.RAN, made)
+    assert project.store.pin(made["loud"]) == sound
 
 
 def test_a_damaged_object_in_the_store_does_not_stand_in_the_way(
@@ -380,7 +408,7 @@ def test_on_pins_the_bytes_are_stored_before_anything_is_attested(
     stored: list[bool] = []
 
     def look(*_: Any, outputs: Any, **__: Any) -> str:
-        stored.extend(project.store.has(resource.sha256) for resource in outputs)
+        stored.extend(project.store.has(artifact.digest) for artifact in outputs.values())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cairn.lineage.stage.record", look)
