@@ -1,5 +1,5 @@
-"""What lies in a project already: it goes to the store before it is replaced, and its pins are written anew when they are
-gone or were changed."""
+"""What lies in a project already: it goes to the store before it is replaced, and its pin is written anew when that is
+gone or was changed."""
 
 import sys
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from cairn.errors import SourceError
+from cairn.errors import SourceError, StoreError
 from cairn.lineage.artifact import CHUNK, read_artifact, readable, remove, written_aside
 from cairn.lineage.attempts import Launch, begin
 from cairn.lineage.record import record
@@ -58,6 +58,8 @@ def snapshot(
     locked = read_lock(output) if output.exists() and not refresh else None
     standing = locked if locked is not None and locked.recipe == recipe else None
     if standing is not None and (standing.tree is None or store.has(standing.tree)):
+        if not _is_kept(store, output):  # a run that is pinned takes the lock file from the store
+            store.put(output)
         return Outcome.UP_TO_DATE
     existed = output.exists()
     with _looked(section, component, resources, home) as look:
@@ -154,6 +156,13 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
     summary = f"{len(objects)} objects, {size / 1e6:.1f} MB, sources {digest[:12]} ({took})"
     print(f"snapshot: {summary}", file=sys.stderr, flush=True)
     return Outcome.RAN
+
+
+def _is_kept(store: Store, output: Path) -> bool:
+    try:
+        return store.has(read_artifact(output, address=False).digest)
+    except StoreError:  # its pin is damaged
+        return False
 
 
 def _digest(lock: Lock) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from ruamel.yaml import YAML
 
 from cairn.lineage import runs, signing
@@ -17,6 +18,8 @@ from cairn.lineage.pins import read_pin_file, write_pin_file
 from cairn.lineage.stage import Component
 from cairn.lineage.store import Store
 from components import kubeflow
+from tests.canary import CANARY, SECRETS, found_in
+from tests.lineage.test_signing import PROGRAM, private_pem
 from tests.pipelines.project import ROOT, small_recipe, write_text
 
 
@@ -352,3 +355,23 @@ def test_an_input_that_the_component_does_not_take_is_a_usage_error(cluster: Clu
     said = cluster.run("ingest", code=2, input=f"tokens={cluster.pin('sources')}")
     assert "--input: takes sources; got tokens" in said
     assert "Traceback" not in said
+
+
+def test_no_secret_of_a_pod_is_in_its_log_its_outputs_or_the_store(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a program signs, which has the pod's environment, and where it fails."""
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    program, key = tmp_path / "sign.py", tmp_path / "key.pem"
+    program.write_text(PROGRAM)
+    key.write_bytes(private_pem(ec.generate_private_key(ec.SECP256R1())))
+    said = f"command:{sys.executable} {program} {key} --token={CANARY}"
+    monkeypatch.setenv("CAIRN_SIGNER", said)
+    cluster.has_key = False
+    printed = cluster.run("snapshot") + cluster.run("ingest") + cluster.run("ingest", store="/proc/nowhere", code=2)
+    monkeypatch.setenv("CAIRN_SIGNER", f"command:sh -c 'echo no such token $0 >&2; exit 3' --token={CANARY}")
+    failed = cluster.run("ingest", code=2)
+    assert "ended with 3: no such token …" in failed
+    assert CANARY not in printed + failed
+    assert found_in(cluster.root) == []

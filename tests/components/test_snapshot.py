@@ -636,3 +636,20 @@ def test_the_door_makes_the_lock_then_leaves_it_then_refreshes_it(corpus: Corpus
     corpus.door("snapshot", "--refresh")
     assert read_lock(corpus.lock_file).sources[0].objects[0].sha256 == hashlib.sha256(b"b").hexdigest()
     assert str(corpus.root) not in corpus.lock_file.read_text()
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut short"])
+def test_the_pin_of_a_lock_file_that_is_up_to_date_is_written_anew(tmp_path: Path, damage: str) -> None:
+    corpus = Corpus(tmp_path / "project")
+    corpus.put("a.txt", "what the walker found")
+    corpus.snapshot()
+    digest = digest_of(corpus.lock_file) or ""
+    sound = corpus.store.pin(digest)
+    path = Path(corpus.store.url, "pins", f"{digest}.json")
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-9])
+    assert corpus.snapshot() is Outcome.UP_TO_DATE
+    assert sound
+    assert corpus.store.pin(digest) == sound
