@@ -55,7 +55,9 @@ class Repository:
             return None
         try:
             _git("add", "--force", "--", *changed)
-            _git("commit", "--quiet", "--only", "--file=-", "--", *changed, stdin=message.encode())
+            _git(
+                "commit", "--quiet", "--only", "--cleanup=verbatim", "--file=-", "--", *changed, stdin=message.encode()
+            )
         except GitError as error:
             raise GitError(f"{', '.join(changed)}: written, but not committed: {error}") from None
         return _git("rev-parse", "HEAD").decode().strip()

@@ -68,6 +68,7 @@ def _earlier(path: Path, data: bytes) -> list[Mapping[str, Any]]:
     for number, line in enumerate(data.splitlines(), 1):
         try:
             said = json.loads(line)
+            canonical(said)  # what a damaged line holds may be no number, or no text, that can be written again
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):

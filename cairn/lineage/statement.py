@@ -119,6 +119,7 @@ def check_form(said: Any) -> None:
         raise AttestationError("its statement is malformed: subject: is empty")
     for index, subject in enumerate(subjects):
         _check_resource(_Fields(subject, f"subject[{index}]."), named=True)
+    top.distinct("subject", subjects)
     predicate = top.fields("predicate")
     definition = predicate.fields("buildDefinition")
     definition.equal("buildType", BUILD_TYPE)
@@ -134,8 +135,10 @@ def check_form(said: Any) -> None:
     sources = internal.fields("sources", required=False)
     for name in sources.said:
         sources.fields(name)
-    for index, dependency in enumerate(definition.list("resolvedDependencies")):
+    dependencies = definition.list("resolvedDependencies")
+    for index, dependency in enumerate(dependencies):
         _check_resource(_Fields(dependency, f"resolvedDependencies[{index}]."), named=False)
+    definition.distinct("resolvedDependencies", dependencies)
     details = predicate.fields("runDetails")
     details.fields("builder", required=False).of("id", str, required=False)
     run = details.fields("metadata", required=False)
@@ -191,6 +194,12 @@ class _Fields:
 
     def fields(self, name: str, required: bool = True) -> "_Fields":
         return _Fields(self.of(name, dict, required) or {}, f"{self.where}{name}.")
+
+    def distinct(self, name: str, resources: Any) -> None:
+        """Two resources of one name: who reads them by name would see but one."""
+        names = [one["name"] for one in resources if one.get("name") is not None]
+        if len(set(names)) < len(names):
+            self.refuse(name, "names one thing twice")
 
     def texts(self, name: str) -> None:
         """An object whose values are all texts, or nothing."""

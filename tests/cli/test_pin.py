@@ -330,10 +330,10 @@ def test_a_commit_holds_the_pins_and_nothing_else_that_is_staged(cairn: Cairn, p
     project.commit("Without pins")
     (project.root / "notes.txt").write_text("mine")
     project.git("add", "notes.txt")
-    said = cairn("pin", "built", "--commit", "--message", "The first model", at=project.root)
+    said = cairn("pin", "built", "--commit", "--message", "#1, the first model", at=project.root)
     assert said.code == 0, said.err
     assert project.git("show", "--format=%s", "--name-only", "HEAD").split("\n\n") == [
-        "The first model",
+        "#1, the first model",
         "dvc.lock\nsources.lock.json\n",
     ]
     assert project.git("status", "--porcelain") == "A  notes.txt\n"

@@ -282,6 +282,15 @@ def test_a_malformed_statement_is_refused_or_can_be_read_and_never_anything_else
     assert all("its statement is malformed: " in told for told in refused)
 
 
+@pytest.mark.parametrize("where", ["subject", "resolvedDependencies"])
+def test_a_statement_that_names_one_thing_twice_is_refused(where: str) -> None:
+    said = whole()
+    listed = said["subject"] if where == "subject" else said["predicate"]["buildDefinition"][where]
+    listed.append({**listed[0], "digest": {"sha256": "7" * 64}})
+    with pytest.raises(AttestationError, match=f"{where}: names one thing twice"):
+        verified(said)
+
+
 def test_a_statement_that_is_no_json_is_refused() -> None:
     for payload in (b"", b"{", b"[" * 100_000, b"\xff", b"7"):
         envelope = json.loads(sign(example(), signer()))

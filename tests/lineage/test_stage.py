@@ -313,15 +313,15 @@ def test_every_launch_that_worked_on_it_is_attested_and_a_damaged_line_is_told(
         with pytest.raises(SourceError):
             project.run(fail)
     (log,) = (project.root / ".cairn" / "work").glob("*/attempts.jsonl")
-    log.write_bytes(log.read_bytes() + b'{"invocation": "cut sh')
+    log.write_bytes(log.read_bytes() + b'{"memory": NaN}\n{"invocation": "cut sh')
     monkeypatch.delenv("CAIRN_IMAGE")
     project.run()
     assert f"{log}:3: cannot be read" in capsys.readouterr().err
     found = attested(project)
-    first, second, damaged, last = found.attempts
+    first, second, *damaged, last = found.attempts
     images = ["registry/cairn@sha256:one", "registry/cairn@sha256:two", None]
     assert [one["image"] for one in (first, second, last)] == images
-    assert damaged == {"damaged": 3}
+    assert damaged == [{"damaged": 3}, {"damaged": 4}]
     assert last["invocation"] == found.invocation
     assert last["started"] == found.started <= found.finished
     assert last["code"] == found.code.sha256
