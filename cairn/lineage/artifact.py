@@ -108,6 +108,14 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
+def parsed(data: bytes) -> Any:
+    """The JSON value that `data` holds, whoever wrote it; None when it holds none, or one nested too deeply."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
 def readable(value: Any) -> bytes:
     """JSON for files that people read too, as deterministic as `canonical`: sorted keys, indented, a final newline."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -199,4 +207,4 @@ def _walk(folder: Path, prefix: str) -> Iterator[File]:
 
 def _check_name(folder: Path, name: str) -> None:
     if not can_be_a_path(name):
-        raise ArtifactError(f"{folder}: {ascii(name)}: holds a backslash, or is not UTF-8: give it another name")
+        raise ArtifactError(f"{folder}: {name!a}: holds a backslash, or is not UTF-8: give it another name")

@@ -9,7 +9,6 @@ A killed collection leaves its marker behind. It counts as over when its process
 renewed for an hour; the next collection takes its place.
 """
 
-import json
 import os
 import socket
 import sys
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cairn.errors import StoreError
-from cairn.lineage.artifact import readable
+from cairn.lineage.artifact import parsed, readable
 from cairn.lineage.contents import Contents
 
 if TYPE_CHECKING:  # `put` asks here, so a store may import this
@@ -137,11 +136,8 @@ def _marker(store: "Store") -> dict[str, Any] | None:
     data = store.read(KEY)
     if data is None:
         return None
-    try:
-        said = json.loads(data)
-    except ValueError:
-        return {}  # cut short: it ends by its age
-    return said if isinstance(said, dict) else {}
+    said = parsed(data)
+    return said if isinstance(said, dict) else {}  # cut short: it ends by its age
 
 
 def _is_over(standing: dict[str, Any], store: "Store") -> bool:

@@ -11,11 +11,10 @@
 """
 
 import hashlib
-import json
 import os
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from cairn.errors import StoreError
-from cairn.lineage.artifact import Artifact, Member, canonical, files_of, readable
+from cairn.lineage.artifact import Artifact, Member, canonical, files_of, parsed, readable
 from cairn.lineage.collecting import wait_until_over
 from cairn.lineage.fetching import fetch, read
 from cairn.lineage.filesystem import aside_of, attempt, bucket_exists, is_local, open_url, reaching, shown, size_of
@@ -265,12 +264,11 @@ class Store:
         return version + 1
 
     def _value(self, name: str, version: int, data: bytes) -> Any:
-        try:
-            record = json.loads(data)
-            if set(record) == {"sha256", "value"} and identity(record["value"]) == record["sha256"]:
-                return record["value"]
-        except (ValueError, TypeError):
-            pass
+        record = parsed(data)
+        if isinstance(record, dict) and set(record) == {"sha256", "value"}:
+            with suppress(ValueError, RecursionError):  # NaN has no digest
+                if identity(record["value"]) == record["sha256"]:
+                    return record["value"]
         raise StoreError(
             f"{self}/{_version(name, version)}: is not the value that was written: it was changed or cut short: remove "
             "it to go back to the one before"

@@ -57,7 +57,7 @@ def test_a_name_that_no_pin_can_have_is_refused_before_anything_is_kept(tmp_path
     folder = tmp_path / "tree" / "sub"
     folder.mkdir(parents=True)
     Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"stone")
-    with pytest.raises(ArtifactError, match="sub: '.*': holds a backslash, or is not UTF-8: give it another name"):
+    with pytest.raises(ArtifactError, match=r"sub: '.*': holds a backslash, or is not UTF-8: give it another name"):
         read_artifact(tmp_path / "tree")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.collection import WEEK, Plan, Repositories, collect, plan
 from cairn.lineage.contents import Contents, top_address
 from cairn.lineage.pins import address as key_of
@@ -78,6 +80,18 @@ def test_the_tree_of_copied_objects_is_kept_with_its_lock_file(store: Store, tmp
     write(tmp_path, {"sources.lock.json": json.dumps({"format": "cairn-sources-v1", "tree": tree.digest})})
     lock = store.put(tmp_path / "sources.lock.json")
     note_run(store, "one", {"sources": lock.digest}, "snapshot")
+    grow_old(store, 30)
+    collect(store, NOWHERE, WEEK)
+    assert objects(store) == needs(tree, lock)
+
+
+def test_the_tree_is_kept_whatever_the_pin_calls_the_lock_file(store: Store, tmp_path: Path) -> None:
+    tree = store.put(write(tmp_path / "objects", {"ab/cd": "a source"}))
+    write(tmp_path, {"sources.lock.json": json.dumps({"format": "cairn-sources-v1", "tree": tree.digest})})
+    lock = store.put(tmp_path / "sources.lock.json")
+    other = store.put(tmp_path / "objects" / "ab" / "cd")
+    store.write_pin(Artifact((replace(lock.members[0], path="notes.txt"),), is_directory=False))
+    note_run(store, "one", {"sources": lock.digest, "other": other.digest}, "snapshot")
     grow_old(store, 30)
     collect(store, NOWHERE, WEEK)
     assert objects(store) == needs(tree, lock)
@@ -165,6 +179,15 @@ def test_a_second_collection_is_refused_and_one_that_was_killed_is_taken_over(
     assert not objects(store)
     with pytest.raises(StoreError, match="another collection took over"):
         going_on.renew(always=True)
+
+
+def test_a_marker_that_nobody_can_read_ends_by_its_age(store: Store, tmp_path: Path) -> None:
+    store.write(collecting.KEY, b"[" * 100_000)
+    with pytest.raises(StoreError, match="a collection is going on"):
+        collect(store, NOWHERE, WEEK)
+    grow_old(store, 1)
+    collect(store, NOWHERE, WEEK)
+    assert store.read(collecting.KEY) is None
 
 
 def test_a_collection_that_was_overtaken_removes_nothing_more(store: Store, tmp_path: Path) -> None:

@@ -171,6 +171,13 @@ def test_a_pin_that_is_nested_too_deeply_is_none() -> None:
     assert read_pin(b'{"members":' * 100_000) is None
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"sha256": "0", "value": NaN}', "[]", "{"], ids=lambda text: text[:9])
+def test_a_pointer_that_is_not_what_was_written_is_named(store: Store, text: str) -> None:
+    store.write("models/tiny/current/00000001", text.encode())
+    with pytest.raises(StoreError, match="00000001: is not the value that was written"):
+        store.pointer("models/tiny/current")
+
+
 def test_an_edited_pin_is_noticed(store: Store, tmp_path: Path) -> None:
     digest = store.put(make_tree(tmp_path / "tree")).digest
     path = Path(store.url, "pins", f"{digest}.json")
