@@ -5,6 +5,9 @@ that needs it is written. So the two go in opposite order. A collection writes t
 and pins, THEN removes. A `put` writes its pin last, THEN looks for `collecting`: if it is there, it waits until it is
 gone, looks for every object again and sends what is missing. Whichever is first, one of them sees the other.
 
+What is there already and is to be named again, as by a stage that is up to date, is held in the same way: its pin is
+written anew, which makes it young.
+
 A killed collection leaves its marker behind. It counts as over when its process is known to be dead, or when it was not
 renewed for an hour; the next collection takes its place.
 """
@@ -88,7 +91,7 @@ def end(collection: Collection) -> None:
 
 
 def wait_until_over(store: "Store", patience: float | None = None) -> bool:
-    """Called by `put` when its pin is written: whether a collection was going on, so that objects must be looked for
+    """Called by `put` and `hold` when the pin is written: whether a collection was going on, so that objects must be looked for
     again. Returns when it is over.
 
     Raises StoreError when it is not over after `patience` seconds, half an hour unless said otherwise.

@@ -210,7 +210,7 @@ def run_pinned(
     folder = home / "work" / key
     with only_one(home, component, key):
         for attested in trusted(store, key):
-            if set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values())):
+            if set(attested.outputs) == set(component.outputs) and all(map(store.hold, attested.outputs.values())):
                 remove(folder)
                 sign_outputs(component.signs, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs
