@@ -91,8 +91,8 @@ def end(collection: Collection) -> None:
 
 
 def wait_until_over(store: "Store", patience: float | None = None) -> bool:
-    """Called by `put` and `hold` when the pin is written: whether a collection was going on, so that objects must be looked for
-    again. Returns when it is over.
+    """Called by `put` and `hold` when the pin is written: whether a collection was going on, so that objects must be
+    looked for again. Returns when it is over.
 
     Raises StoreError when it is not over after `patience` seconds, half an hour unless said otherwise.
     """

@@ -171,9 +171,10 @@ class Store:
         Raises StoreError when neither the store nor a mirror has it.
         """
         key = address(member.md5)
-        *others, root = sorted(self._roots_of(member), key=lambda one: not is_local(open_url(one)[0])) or [None]
-        if root is None:
+        roots = sorted(self._roots_of(member), key=lambda one: not is_local(open_url(one)[0]))
+        if not roots:
             raise StoreError(f"{self}/{key}: {member.path} is missing from the store")
+        *others, root = roots
         for other in others:
             if holds(other, member):
                 root = other
