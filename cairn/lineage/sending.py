@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -43,6 +43,9 @@ PART = 32 << 20
 SYNCS = 16  # at once: a journal takes many in one go
 FLUSHED = 64 << 20
 """Bytes after which the disk is told to begin."""
+
+Opened = Callable[[], AbstractContextManager[Readable]]
+Receive = Callable[[Member, Opened], bool]
 
 
 def send(url: str, files: list[File], verify: bool, meter: Meter) -> list[Member]:
@@ -85,6 +88,23 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     return member
 
 
+@contextmanager
+def receiving(url: str, meter: Meter) -> Iterator[Receive]:
+    """Gives what brings a member that was hashed before to its address; what it brought is on the disk at the end.
+
+    It is told how the member is opened, which it may do again. It returns False, and nothing is changed, when the bytes
+    are not that member's; of a member whose sha256 is empty only the md5 is known, and compared. Raises what opening
+    raises, and StoreError.
+    """
+    filesystem, root = open_url(url)
+    if is_local(filesystem):
+        folder = _Folder(url, Path(root))
+        yield lambda member, opened: folder.receive(member, opened, meter)
+        folder.sync()
+    else:
+        yield _Uploads(url, filesystem, False, meter).receive
+
+
 @dataclass(frozen=True)
 class _Folder:
     """A store on this machine."""
@@ -124,13 +144,28 @@ class _Folder:
     def write(self, name: str, source: Readable, meter: Meter) -> Member:
         """Write a stream aside while it is hashed, and move it to its address."""
         with self._aside() as aside:
-            with open(aside.path, "wb", buffering=0) as copy, _flushed(copy) as write:
-                hashes = hash_while(source, write, meter=meter)
-            member = _member(name, hashes)
+            member = _member(name, aside.write(source, meter))
             final = self.root / address(member.md5)
             aside.move(final)
         self.written.append(final)
         return member
+
+    def receive(self, member: Member, opened: Opened, meter: Meter) -> bool:
+        with opened() as source, reaching(self.url), self._aside() as aside:
+            if member.size < LARGE:
+                data = _all_of(source, member.size)
+                hashes = _hashes(data)
+                meter(len(data))
+            else:
+                hashes = aside.write(source, meter)
+            if not _are(hashes, member):
+                return False
+            if member.size < LARGE:
+                aside.path.write_bytes(data)
+            final = self.root / address(member.md5)
+            aside.move(final)
+        self.written.append(final)
+        return True
 
     def sync(self) -> None:
         """Wait until the disk has what was written, names included."""
@@ -153,6 +188,10 @@ class _Aside:
     def __enter__(self) -> "_Aside":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
+
+    def write(self, source: Readable, meter: Meter) -> Hashes:
+        with open(self.path, "wb", buffering=0) as copy, _flushed(copy) as write:
+            return hash_while(source, write, meter=meter)
 
     def move(self, final: Path) -> None:
         try:
@@ -190,20 +229,41 @@ class _Uploads:
         if self._there(member):
             self.meter(member.size)
             return member
-        self._upload(file.path, member)
+        if not self._upload(lambda: _source(file.path), member, md5=False):
+            raise StoreError(f"{file.path}: was changed while it was sent to {shown(self.url)}: send it again")
         _check_size(self.url, self.filesystem, member, file.path)
         return member
 
-    def _upload(self, source: Path, member: Member) -> None:
+    def receive(self, member: Member, opened: Opened) -> bool:
+        if member.size >= LARGE:
+            if not self._upload(opened, member, md5=True):
+                return False
+        else:
+            with opened() as source:
+                data = _all_of(source, member.size)
+            if not _are(_hashes(data), member):
+                return False
+            path = self._path(member)
+            attempt(self.url, lambda: self.filesystem.pipe_file(path, data))
+            self.meter(member.size)
+        _check_size(self.url, self.filesystem, member, member.path or member.md5)
+        return True
+
+    def _upload(self, opened: Opened, member: Member, md5: bool) -> bool:
+        """Send a large object; False, and nothing is changed, when what was read is not that member.
+
+        Args:
+            md5: compare it too; not needed where it was taken of the same file.
+        """
         final = self._path(member)
         # An object store shows an object when it is whole; of another file system nobody knows.
         direct = bool(self.filesystem.async_impl)
         path = final if direct else open_url(self.url, f"tmp/{uuid.uuid4().hex}")[1]
 
         def same(hashes: Hashes) -> bool:
-            return (hashes.sha256, hashes.size) == (member.sha256, member.size)
+            return _are(hashes, member)
 
-        def once() -> None:
+        def once() -> bool:
             sent = 0
 
             def meter(amount: int) -> None:
@@ -212,18 +272,20 @@ class _Uploads:
                 self.meter(amount)
 
             try:
-                with _source(source) as file:
-                    hashes = _write_object(self.filesystem, path, file, member.size, accept=same, meter=meter)
+                with opened() as source:
+                    hashes = _write_object(
+                        self.filesystem, path, source, member.size, accept=same, md5=md5, meter=meter
+                    )
             except BaseException:
                 self.meter(-sent)  # what is sent again counts once
                 raise
-            if not same(hashes):
-                raise StoreError(f"{source}: was changed while it was sent to {shown(self.url)}: send it again")
+            return same(hashes)
 
         try:
-            attempt(self.url, once)
-            if not direct:
+            sound = attempt(self.url, once)
+            if sound and not direct:
                 _move(self.url, self.filesystem, path, final)
+            return sound
         finally:
             if not direct:
                 _forget(self.filesystem, path)
@@ -245,16 +307,18 @@ def _write_object(
     size: int,
     *,
     accept: Callable[[Hashes], bool] | None = None,
+    md5: bool = True,
     meter: Meter | None = None,
 ) -> Hashes:
     """Write a stream as an object. It appears when it is whole and `accept` takes it, else not at all.
 
     Args:
-        accept: it knows the md5, so that is not taken. Without it the stream is taken for what it is, and its md5 is.
+        accept: without it the stream is taken for what it is.
+        md5: take it; whoever knows it need not.
     """
     target: Any = filesystem.open(path, "wb", block_size=max(PART, size // 9000))
     try:
-        hashes = hash_while(source, lambda buffer: target.write(bytes(buffer)), md5=accept is None, meter=meter)
+        hashes = hash_while(source, lambda buffer: target.write(bytes(buffer)), md5=md5, meter=meter)
         accepted = accept is None or accept(hashes)
     except BaseException:
         _abandon(target)
@@ -288,6 +352,20 @@ def _check_size(url: str, filesystem: fsspec.AbstractFileSystem, member: Member,
     _, path = open_url(url, key)
     if attempt(url, lambda: size_of(filesystem, path)) != member.size:
         raise StoreError(f"{shown(url)}/{key}: the upload of {source} was cut short: send it again")
+
+
+def _are(hashes: Hashes, member: Member) -> bool:
+    """Whether bytes are a member's, and belong at its address: a pin of somebody else may have another's there."""
+    at_home = hashes.md5 in ("", member.md5.removesuffix(".dir"))
+    return at_home and hashes.size == member.size and member.sha256 in ("", hashes.sha256)
+
+
+def _all_of(source: Readable, size: int) -> bytes:
+    """The bytes of a small stream; of a longer one as many as show that it is longer."""
+    buffer, filled = memoryview(bytearray(size + 1)), 0
+    while count := source.readinto(buffer[filled:]):
+        filled += count
+    return bytes(buffer[:filled])
 
 
 def _member(name: str, hashes: Hashes) -> Member:
