@@ -81,7 +81,7 @@ def copy(
     Raises StoreError when a store cannot be reached, when bytes are not what their pin says, or when the target holds
     another value of a pointer.
     """
-    copied = Copied(list(digests))
+    copied, before = Copied(list(digests)), collecting.last(target)
     plan: list[tuple[Artifact, list[Member], list[str]]] = []
     size = 0
     for digest in digests:
@@ -100,7 +100,7 @@ def copy(
         return copied
     with measured(f"copying to {target}", size) as meter:
         for artifact, missing, lacking in plan:
-            _send(source, target, artifact, missing, bool(lacking), meter, copied)
+            _send(source, target, artifact, missing, bool(lacking), meter, copied, before)
             copied.records += _copy_records(source, target, artifact.digest)
     if everything:
         copied.records += _copy_under(source, target, "runs") + _copy_pointers(source, target)
@@ -135,11 +135,12 @@ def _send(
     lacks: bool,
     meter: Meter,
     copied: Copied,
+    before: bytes | None,
 ) -> None:
     """Send an artifact, its pin last; again, if a collection may have removed what was there."""
     _send_objects(source, target, artifact, missing, lacks, meter, copied)
     target.write_pin(artifact)
-    if collecting.wait_until_over(target):
+    if collecting.wait_until_over(target, before):
         _send_objects(source, target, artifact, _missing(source, target, artifact)[0], lacks, meter, copied)
 
 

@@ -430,7 +430,10 @@ def _flushed(file: FileIO) -> Iterator[Callable[[memoryview], None]]:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # a collection has removed what was found in place; whoever writes the pin looks again
     try:
         os.fsync(handle)
     finally:

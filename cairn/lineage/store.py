@@ -24,7 +24,7 @@ import fsspec
 
 from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact, Member, canonical, files_of, parsed, readable
-from cairn.lineage.collecting import wait_until_over
+from cairn.lineage.collecting import last, wait_until_over
 from cairn.lineage.fetching import fetch, holds, read
 from cairn.lineage.filesystem import aside_of, attempt, bucket_exists, is_local, open_url, reaching, shown, size_of
 from cairn.lineage.hashing import Readable, on_threads
@@ -81,10 +81,11 @@ class Store:
             ArtifactError: nothing is at `path`, or it holds a link.
             StoreError: a file changed meanwhile, or a collection of the store does not end.
         """
+        before = last(self)
         artifact = self._send(path, verify)
         self.write_pin(artifact)
         # A collection that began before the pin was there may have removed objects that were found in place.
-        if wait_until_over(self) and not self._whole(artifact) and self._send(path, verify) != artifact:
+        if wait_until_over(self, before) and not self._whole(artifact) and self._send(path, verify) != artifact:
             raise StoreError(f"{path}: was changed while it was sent to {self}: send it again")
         return artifact
 
@@ -130,11 +131,12 @@ class Store:
 
         Raises StoreError when a collection of the store does not end.
         """
+        before = last(self)
         artifact = self.pin(digest)
         if artifact is None or not all(self._located(artifact)):
             return False
         self.write_pin(artifact)
-        if wait_until_over(self) and not all(self._located(artifact)):
+        if wait_until_over(self, before) and not all(self._located(artifact)):
             return False
         alone = Store(self.url)
         if not alone._is_listed(artifact) and all(alone._located(artifact)):
