@@ -82,6 +82,12 @@ def hash_file(path: Path, md5: bool, buffer: memoryview | None = None, meter: Me
         return hash_stream(file, memoryview(bytearray(BUFFER)) if buffer is None else buffer, md5, meter)
 
 
+def hash_bytes(data: bytes) -> Hashes:
+    """Hash bytes that are in memory."""
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return Hashes(hashlib.sha256(data).hexdigest(), md5, len(data))
+
+
 def hash_stream(source: Readable, buffer: memoryview, md5: bool = True, meter: Meter | None = None) -> Hashes:
     """Read a stream to its end, into `buffer` again and again, and hash it on this thread."""
     sha256, other, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0

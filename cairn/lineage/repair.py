@@ -18,8 +18,9 @@ from cairn.lineage.contents import Contents
 from cairn.lineage.fetching import AbsentError, opened
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_listing as listing
-from cairn.lineage.sending import Opened, Receive, receiving
+from cairn.lineage.sending import Receive, receiving
 from cairn.lineage.store import Store
+from cairn.lineage.transfers import Opened
 from cairn.lineage.verification import QUARANTINE, Fault, Known, Report, broken_listings
 from cairn.progress import progress
 

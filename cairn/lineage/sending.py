@@ -5,16 +5,11 @@ store elsewhere it is hashed first, so that what is there is not sent again; wha
 once more and must be the same. A stream, which can be read only once, goes to `tmp/` there and is copied by the store.
 """
 
-import hashlib
-import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
-from io import FileIO
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import fsspec
@@ -23,28 +18,22 @@ from cairn.errors import StoreError
 from cairn.lineage.artifact import File, Member
 from cairn.lineage.fetching import holds
 from cairn.lineage.filesystem import attempt, is_local, open_url, reaching, shown, size_of
+from cairn.lineage.folder import Folder
 from cairn.lineage.hashing import (
     LARGE,
     Hashes,
     Meter,
     Readable,
-    go_on,
+    hash_bytes,
     hash_file,
     hash_while,
-    on_threads,
-    processors,
-    together,
 )
 from cairn.lineage.pins import address
-from cairn.lineage.transfers import side_by_side
+from cairn.lineage.transfers import Opened, all_of, are, member_of, side_by_side, source_file
 
 PART = 32 << 20
 """Bytes of one part of an upload. An upload may have 10,000 parts: of what is larger, the parts are."""
-SYNCS = 16  # at once: a journal takes many in one go
-FLUSHED = 64 << 20
-"""Bytes after which the disk is told to begin."""
 
-Opened = Callable[[], AbstractContextManager[Readable]]
 Receive = Callable[[Member, Opened], bool]
 
 
@@ -61,7 +50,7 @@ def send(url: str, files: list[File], verify: bool, meter: Meter) -> list[Member
     """
     filesystem, root = open_url(url)
     if is_local(filesystem):
-        return _Folder(url, Path(root)).keep(files, meter)
+        return Folder(url, Path(root)).keep(files, meter)
     uploads = _Uploads(url, filesystem, verify, meter)
     return side_by_side(uploads.send, files, [file.size for file in files])
 
@@ -70,7 +59,7 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     """Bring what a stream holds into the `files/` of a store, hashed on the way; a member that is called `name`."""
     filesystem, root = open_url(url)
     if is_local(filesystem):
-        folder = _Folder(url, Path(root))
+        folder = Folder(url, Path(root))
         with reaching(url):
             member = folder.write(name, source, lambda _: None)
         folder.sync()
@@ -80,7 +69,7 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     try:
         with reaching(url):
             hashes = _write_object(filesystem, path, source, 0)
-        member = _member(name, hashes)
+        member = member_of(name, hashes)
         _move(url, filesystem, path, open_url(url, address(member.md5))[1])
         _check_size(url, filesystem, member, name)
     finally:
@@ -98,110 +87,11 @@ def receiving(url: str, meter: Meter) -> Iterator[Receive]:
     """
     filesystem, root = open_url(url)
     if is_local(filesystem):
-        folder = _Folder(url, Path(root))
+        folder = Folder(url, Path(root))
         yield lambda member, opened: folder.receive(member, opened, meter)
         folder.sync()
     else:
         yield _Uploads(url, filesystem, False, meter).receive
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A store on this machine."""
-
-    url: str
-    root: Path
-    written: list[Path] = field(default_factory=list)
-    """Objects that a pin is going to vouch for, and that may not be on the disk yet."""
-
-    def keep(self, files: list[File], meter: Meter) -> list[Member]:
-        def several(batch: range) -> list[Member]:
-            return [self._keep(files[index], meter) for index in batch]
-
-        batches = list(together([file.size for file in files]))
-        members = [member for batch in on_threads(processors(), several, batches) for member in batch]
-        self.sync()
-        return members
-
-    def _keep(self, file: File, meter: Meter) -> Member:
-        go_on()
-        with _source(file.path) as source:
-            if file.size >= LARGE:
-                with reaching(self.url):
-                    return self.write(file.name, source, meter)
-            data = source.readall()
-        meter(len(data))
-        member = _member(file.name, _hashes(data))
-        final = self.root / address(member.md5)
-        with reaching(self.url):
-            if not _holds_already(final, data):
-                with self._aside() as aside:
-                    aside.path.write_bytes(data)
-                    aside.move(final)
-        self.written.append(final)
-        return member
-
-    def write(self, name: str, source: Readable, meter: Meter) -> Member:
-        """Write a stream aside while it is hashed, and move it to its address."""
-        with self._aside() as aside:
-            member = _member(name, aside.write(source, meter))
-            final = self.root / address(member.md5)
-            aside.move(final)
-        self.written.append(final)
-        return member
-
-    def receive(self, member: Member, opened: Opened, meter: Meter) -> bool:
-        with opened() as source, reaching(self.url), self._aside() as aside:
-            if member.size < LARGE:
-                data = _all_of(source, member.size)
-                hashes = _hashes(data)
-                meter(len(data))
-            else:
-                hashes = aside.write(source, meter)
-            if not _are(hashes, member):
-                return False
-            if member.size < LARGE:
-                aside.path.write_bytes(data)
-            final = self.root / address(member.md5)
-            aside.move(final)
-        self.written.append(final)
-        return True
-
-    def sync(self) -> None:
-        """Wait until the disk has what was written, names included."""
-        with reaching(self.url):
-            on_threads(SYNCS, _sync, self.written)
-            on_threads(SYNCS, _sync, sorted({path.parent for path in self.written}))
-            on_threads(SYNCS, _sync, sorted({path.parent.parent for path in self.written}))
-        self.written.clear()
-
-    def _aside(self) -> "_Aside":
-        return _Aside(self.root / "tmp" / uuid.uuid4().hex)
-
-
-@dataclass(frozen=True)
-class _Aside:
-    """A file that is not under its address yet; gone when the block ends, unless it was moved."""
-
-    path: Path
-
-    def __enter__(self) -> "_Aside":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def write(self, source: Readable, meter: Meter) -> Hashes:
-        with open(self.path, "wb", buffering=0) as copy, _flushed(copy) as write:
-            return hash_while(source, write, meter=meter)
-
-    def move(self, final: Path) -> None:
-        try:
-            os.replace(self.path, final)
-        except FileNotFoundError:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.path, final)
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -216,20 +106,20 @@ class _Uploads:
     def send(self, file: File) -> Member:
         """Send a file unless its object is there."""
         if file.size < LARGE:
-            with _source(file.path) as source:
+            with source_file(file.path) as source:
                 data = source.readall()
-            member = _member(file.name, _hashes(data))
+            member = member_of(file.name, hash_bytes(data))
             if not self._there(member):
                 path = self._path(member)
                 attempt(self.url, lambda: self.filesystem.pipe_file(path, data))
                 _check_size(self.url, self.filesystem, member, file.path)
             self.meter(member.size)
             return member
-        member = _member(file.name, hash_file(file.path, md5=True))
+        member = member_of(file.name, hash_file(file.path, md5=True))
         if self._there(member):
             self.meter(member.size)
             return member
-        if not self._upload(lambda: _source(file.path), member, md5=False):
+        if not self._upload(lambda: source_file(file.path), member, md5=False):
             raise StoreError(f"{file.path}: was changed while it was sent to {shown(self.url)}: send it again")
         _check_size(self.url, self.filesystem, member, file.path)
         return member
@@ -240,8 +130,8 @@ class _Uploads:
                 return False
         else:
             with opened() as source:
-                data = _all_of(source, member.size)
-            if not _are(_hashes(data), member):
+                data = all_of(source, member.size)
+            if not are(hash_bytes(data), member):
                 return False
             path = self._path(member)
             attempt(self.url, lambda: self.filesystem.pipe_file(path, data))
@@ -261,7 +151,7 @@ class _Uploads:
         path = final if direct else open_url(self.url, f"tmp/{uuid.uuid4().hex}")[1]
 
         def same(hashes: Hashes) -> bool:
-            return _are(hashes, member)
+            return are(hashes, member)
 
         def once() -> bool:
             sent = 0
@@ -352,89 +242,3 @@ def _check_size(url: str, filesystem: fsspec.AbstractFileSystem, member: Member,
     _, path = open_url(url, key)
     if attempt(url, lambda: size_of(filesystem, path)) != member.size:
         raise StoreError(f"{shown(url)}/{key}: the upload of {source} was cut short: send it again")
-
-
-def _are(hashes: Hashes, member: Member) -> bool:
-    """Whether bytes are a member's, and belong at its address: a pin of somebody else may have another's there."""
-    at_home = hashes.md5 in ("", member.md5.removesuffix(".dir"))
-    return at_home and hashes.size == member.size and member.sha256 in ("", hashes.sha256)
-
-
-def _all_of(source: Readable, size: int) -> bytes:
-    """The bytes of a small stream; of a longer one as many as show that it is longer."""
-    buffer, filled = memoryview(bytearray(size + 1)), 0
-    while count := source.readinto(buffer[filled:]):
-        filled += count
-    return bytes(buffer[:filled])
-
-
-def _member(name: str, hashes: Hashes) -> Member:
-    return Member(name, hashes.sha256, hashes.md5, hashes.size)
-
-
-def _hashes(data: bytes) -> Hashes:
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Hashes(hashlib.sha256(data).hexdigest(), md5, len(data))
-
-
-def _holds_already(path: Path, data: bytes) -> bool:
-    try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
-def _source(path: Path) -> Iterator[FileIO]:
-    """A file of the artifact, to read."""
-    try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
-    except FileNotFoundError:
-        raise StoreError(f"{path}: was removed while it was stored: store it again") from None
-    with file:
-        yield file
-
-
-@contextmanager
-def _flushed(file: FileIO) -> Iterator[Callable[[memoryview], None]]:
-    """What writes to a file that is on the disk when the block ends.
-
-    The disk is kept at work meanwhile by a thread of its own: left alone, a system with much memory would begin when
-    everything has been hashed and written.
-    """
-    pieces: SimpleQueue[bool] = SimpleQueue()
-    unflushed = 0
-
-    def flush() -> None:
-        while pieces.get():
-            with suppress(OSError):  # what the disk refused, the last fsync says
-                os.fdatasync(file.fileno())
-
-    def write(buffer: memoryview) -> None:
-        nonlocal unflushed
-        unflushed += len(buffer)
-        while buffer:  # a raw file may take less than it is given
-            buffer = buffer[file.write(buffer) :]
-        if unflushed >= FLUSHED and pieces.empty():
-            unflushed = 0
-            pieces.put(True)
-
-    flusher = threading.Thread(target=flush, daemon=True)
-    flusher.start()
-    try:
-        yield write
-    finally:
-        pieces.put(False)
-        flusher.join()
-    os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return  # a collection has removed what was found in place; whoever writes the pin looks again
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -12,6 +13,7 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.attestation import made, made_under
 from cairn.lineage.contents import Contents, top_address
 from cairn.lineage.copying import Copied, chosen, copy
@@ -116,6 +118,20 @@ def test_bytes_that_are_not_what_the_pin_says_are_left_nowhere(store: Store, tar
             copy(store, target, [made_here.digest])
     assert objects(target) == set()
     assert target.list("pins") == []
+    assert not list(Contents(target.url).walk())
+
+
+def test_bytes_that_lie_at_an_address_that_is_not_theirs_are_left_nowhere(
+    store: Store, target: Store, tmp_path: Path
+) -> None:
+    """No digest covers an address: a pin may name any, and the right bytes lie there."""
+    for name, size in (("small", 10), ("large", LARGE + 10)):
+        (member,) = store.put(write(tmp_path / name, {"file": b"x" * size})).members
+        lying = replace(member, md5=member.md5[::-1])
+        write(Path(store.url), {key_of(lying.md5): b"x" * size})
+        store.write_pin(pinned := Artifact((lying,), is_directory=True))
+        with pytest.raises(StoreError, match=r"holds other bytes than file of .*: nothing was left at its address"):
+            copy(store, target, [pinned.digest])
     assert not list(Contents(target.url).walk())
 
 
