@@ -21,6 +21,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cairn.errors import StoreError
@@ -141,6 +142,7 @@ def _form(holder: str, since: str) -> bytes:
         {
             "holder": holder,
             "machine": socket.gethostname(),
+            "processes": _process_namespace(),
             "process": os.getpid(),
             "since": since,
         }
@@ -157,10 +159,20 @@ def _marker(store: "Store") -> dict[str, Any] | None:
 
 def _is_over(standing: dict[str, Any], store: "Store") -> bool:
     process = standing.get("process")
-    if standing.get("machine") == socket.gethostname() and isinstance(process, int) and not _runs(process):
+    ours = standing.get("processes") == _process_namespace()
+    if ours and isinstance(process, int) and not _runs(process):
         return True
     entry = Contents(store.url).entry(KEY)
     return entry is None or time.time() - entry.modified > STALE_AFTER
+
+
+def _process_namespace() -> str:
+    """Where a number means one process. Not the name of the machine: pods on one node may share that."""
+    try:
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{booted} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux, so no containers
+        return socket.gethostname()
 
 
 def _runs(process: int) -> bool:

@@ -144,5 +144,5 @@ def _parsed(data: bytes) -> Ran | None:
         texts = (ran.stage, ran.version, ran.cairn, ran.key, ran.outcome, ran.finished)
         sound = all(isinstance(text, str) for text in texts) and isinstance(ran.recipe, dict)
         return ran if sound and isinstance(ran.section, dict) and all(map(_DIGEST.fullmatch, digests)) else None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -182,6 +182,19 @@ def test_a_second_collection_is_refused_and_one_that_was_killed_is_taken_over(
         going_on.renew(always=True)
 
 
+def test_a_collection_is_over_when_its_process_is_dead_and_not_when_it_is_another_containers(store: Store) -> None:
+    """Pods on one node may share its name, and none sees the others' processes."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    collecting.begin(store)
+    said = json.loads(store.read(collecting.KEY) or b"")
+    store.write(collecting.KEY, json.dumps({**said, "process": ended.pid, "processes": "another pod's"}).encode())
+    with pytest.raises(StoreError, match="a collection is going on"):
+        collecting.begin(store)
+    store.write(collecting.KEY, json.dumps({**said, "process": ended.pid}).encode())
+    assert collecting.begin(store)
+
+
 def test_a_marker_that_nobody_can_read_ends_by_its_age(store: Store, tmp_path: Path) -> None:
     store.write(collecting.KEY, b"[" * 100_000)
     with pytest.raises(StoreError, match="a collection is going on"):
