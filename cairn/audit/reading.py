@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cairn.errors import CairnError, one_line
 from cairn.lineage.filesystem import open_url, reaching, size_of
+from cairn.lineage.hashing import hash_stream
 from cairn.progress import progress
 from cairn.resources import Resources
 from components.snapshot.objects import open_version
@@ -121,12 +122,8 @@ class Reader:
             # Of whole pages, as reading past the page cache wants it; each thread has its own.
             buffer = mmap.mmap(-1, block)
             setattr(self._buffers, f"of_{block}", buffer)
-        view, sha256, size = memoryview(buffer), hashlib.sha256(), 0
-        while count := source.readinto(buffer):
-            sha256.update(view[:count])
-            size += count
-            advance(count)
-        return Seen(size, sha256.hexdigest())
+        found = hash_stream(source, memoryview(buffer), md5=False, meter=advance)
+        return Seen(found.size, found.sha256)
 
 
 def _direct(descriptor: int, path: str, size: int) -> FileIO | None:

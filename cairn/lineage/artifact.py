@@ -87,8 +87,15 @@ def files_of(path: Path) -> list[File]:
     if path.is_symlink() or not path.exists():
         raise ArtifactError(f"{path}: {'is a link' if path.is_symlink() else 'no such artifact'}")
     if path.is_file():
+        _check_name(path.parent, path.name)
         return [File(path, path.name, path.stat().st_size)]
     return sorted(_walk(path, ""), key=lambda file: file.name.encode())
+
+
+def can_be_a_path(name: str) -> bool:
+    """Whether a member may be called so: it leads nowhere else, on any system, and everybody can spell it."""
+    inside = not {"", ".", ".."} & set(name.split("/")) and "\\" not in name and "\0" not in name
+    return inside and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def digest_of(path: Path) -> str | None:
@@ -99,6 +106,14 @@ def digest_of(path: Path) -> str | None:
 def canonical(value: Any) -> bytes:
     """The one JSON form that digests are taken of: sorted keys, no white space, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parsed(data: bytes) -> Any:
+    """The JSON value that `data` holds, whoever wrote it; None when it holds none, or one nested too deeply."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def readable(value: Any) -> bytes:
@@ -183,7 +198,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[File]:
         relative = f"{prefix}{entry.name}"
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             raise ArtifactError(f"{folder / entry.name}: an artifact holds plain files only, no links")
+        _check_name(folder, entry.name)
         if entry.is_dir():
             yield from _walk(Path(entry.path), relative + "/")
         else:
             yield File(Path(entry.path), relative, entry.stat().st_size)
+
+
+def _check_name(folder: Path, name: str) -> None:
+    if not can_be_a_path(name):
+        raise ArtifactError(f"{folder}: {name!a}: holds a backslash, or is not UTF-8: give it another name")

@@ -1,15 +1,19 @@
-"""The marker that stands in a store while what nothing needs is removed from it.
+"""The marker that stands in a store while what nothing needs is removed from it, and the trace that it leaves.
 
 A `put` does not send an object that is there already, and a collection might remove just that object before the pin
 that needs it is written. So the two go in opposite order. A collection writes the record `collecting`, THEN reads roots
-and pins, THEN removes. A `put` writes its pin last, THEN looks for `collecting`: if it is there, it waits until it is
-gone, looks for every object again and sends what is missing. Whichever is first, one of them sees the other.
+and pins, THEN removes, THEN writes the record `collected` and removes the other. A `put` reads `collected`, looks for
+objects and sends what is missing, writes its pin, THEN looks for `collecting`: if it is there, it waits until it is
+gone. If it was there, or `collected` is not what it was (a put may take hours, and a collection seconds), the put looks
+for every object again and sends what is missing. Whichever is first, one of them sees the other.
+
+What is there already and is to be named again, as by a stage that is up to date, is held in the same way: its pin is
+written anew, which makes it young.
 
 A killed collection leaves its marker behind. It counts as over when its process is known to be dead, or when it was not
 renewed for an hour; the next collection takes its place.
 """
 
-import json
 import os
 import socket
 import sys
@@ -17,16 +21,18 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cairn.errors import StoreError
-from cairn.lineage.artifact import readable
+from cairn.lineage.artifact import parsed, readable
 from cairn.lineage.contents import Contents
 
 if TYPE_CHECKING:  # `put` asks here, so a store may import this
     from cairn.lineage.store import Store
 
 KEY = "collecting"
+ENDED = "collected"
 STALE_AFTER = 3600.0  # seconds without a sign of life
 RENEWED_EVERY = 60.0
 PATIENCE = 1800.0  # seconds that a `put` waits
@@ -82,21 +88,30 @@ def begin(store: "Store") -> Collection:
 
 
 def end(collection: Collection) -> None:
-    """Remove the marker, if it is still this collection's."""
+    """Leave the trace and remove the marker, if it is still this collection's."""
     standing = _marker(collection.store)
     if standing is not None and standing.get("holder") == collection.holder:
+        collection.store.write(ENDED, readable({"holder": collection.holder, "since": collection.since}))
         Contents(collection.store.url).remove([KEY])
 
 
-def wait_until_over(store: "Store", patience: float | None = None) -> bool:
-    """Called by `put` when its pin is written: whether a collection was going on, so that objects must be looked for
-    again. Returns when it is over.
+def last(store: "Store") -> bytes | None:
+    """The trace of the collection that ended last: to be compared with a later one."""
+    return store.read(ENDED)
+
+
+def wait_until_over(store: "Store", before: bytes | None, patience: float | None = None) -> bool:
+    """Called by `put` and `hold` when the pin is written: whether there was a collection meanwhile, so that objects
+    must be looked for again. Returns when none is going on.
+
+    Args:
+        before: what `last` told before the objects were looked for.
 
     Raises StoreError when it is not over after `patience` seconds, half an hour unless said otherwise.
     """
     standing = _marker(store)
     if standing is None:
-        return False
+        return last(store) != before
     patience = PATIENCE if patience is None else patience
     began, told = time.monotonic(), False
     while standing is not None and not _is_over(standing, store):
@@ -127,6 +142,7 @@ def _form(holder: str, since: str) -> bytes:
         {
             "holder": holder,
             "machine": socket.gethostname(),
+            "processes": _process_namespace(),
             "process": os.getpid(),
             "since": since,
         }
@@ -137,19 +153,26 @@ def _marker(store: "Store") -> dict[str, Any] | None:
     data = store.read(KEY)
     if data is None:
         return None
-    try:
-        said = json.loads(data)
-    except ValueError:
-        return {}  # cut short: it ends by its age
-    return said if isinstance(said, dict) else {}
+    said = parsed(data)
+    return said if isinstance(said, dict) else {}  # cut short: it ends by its age
 
 
 def _is_over(standing: dict[str, Any], store: "Store") -> bool:
     process = standing.get("process")
-    if standing.get("machine") == socket.gethostname() and isinstance(process, int) and not _runs(process):
+    ours = standing.get("processes") == _process_namespace()
+    if ours and isinstance(process, int) and not _runs(process):
         return True
     entry = Contents(store.url).entry(KEY)
     return entry is None or time.time() - entry.modified > STALE_AFTER
+
+
+def _process_namespace() -> str:
+    """Where a number means one process. Not the name of the machine: pods on one node may share that."""
+    try:
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{booted} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux, so no containers
+        return socket.gethostname()
 
 
 def _runs(process: int) -> bool:

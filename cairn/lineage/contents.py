@@ -5,12 +5,10 @@ more than one 256th of the objects is in memory at once, and nothing is taken fr
 """
 
 import glob
-import hashlib
 import json
 import os
 import posixpath
 import re
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,25 +17,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.lineage.artifact import CHUNK, Artifact, Member
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.filesystem import open_url, reaching
-from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_address
 
 OBJECTS = "files/md5"
-WHOLE = 16 << 20  # bytes up to which an object is held in memory while it is checked
-HASHED_AT_ONCE = 1 << 20
 AHEAD = 256  # items
 TRANSFERS = 8  # files in flight at once
 REMOVED_AT_ONCE = 500  # object stores take up to 1,000 names in one request
 A = TypeVar("A")
 B = TypeVar("B")
-Tell = Callable[[int], None] | None
 _OBJECT = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
 # Files on their way to their address: ours, DVC's, and what a store that cannot rename is given first.
 _ON_ITS_WAY = re.compile(r"(?:^|/)(?:\.[^/]+\.[0-9a-f]{12}(?:\.old)?|[^/]*\.[\w-]{22}\.tmp)$|^tmp/")
@@ -154,51 +148,11 @@ class Contents:
                 return None
             return Entry(key, int(found["size"]), _modified(filesystem, found))
 
-    def chunks(self, key: str) -> Iterator[bytes | memoryview]:
-        """The bytes of one object; a chunk is good until the next is asked for. Raises FileNotFoundError when it is
-        not there."""
-        filesystem, path = self._open(key)
-        if isinstance(filesystem, LocalFileSystem):
-            yield from self._local_chunks(path)
-            return
-        with self._reaching(FileNotFoundError):
-            source = cast(BinaryIO, filesystem.open(path, "rb", cache_type="none", block_size=CHUNK))
-        with source:
-            while True:
-                with self._reaching(FileNotFoundError):
-                    chunk = source.read(CHUNK)
-                if not chunk:
-                    return
-                yield chunk
-
-    def hashed(self, key: str, with_sha256: bool, tell: Tell = None) -> tuple[str, str, int]:
-        """md5, sha256 (empty unless it is asked for) and size of one object, read once in constant memory.
-
-        Args:
-            tell: called with the number of bytes of every chunk.
-
-        Raises FileNotFoundError when it is not there.
-        """
-        md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-        for chunk in self.chunks(key):
-            md5.update(chunk)
-            if with_sha256:
-                sha256.update(chunk)
-            size += len(chunk)
-            if tell:
-                tell(len(chunk))
-        return md5.hexdigest(), sha256.hexdigest() if with_sha256 else "", size
-
-    def _local_chunks(self, path: str) -> Iterator[memoryview]:
-        """The same buffer again and again: a new one for each chunk costs a tenth of the time."""
-        buffer = memoryview(bytearray(HASHED_AT_ONCE))
-        with self._reaching(FileNotFoundError), open(path, "rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                yield buffer[:count]
-
     def read(self, key: str) -> bytes:
         """All bytes of a small object. Raises FileNotFoundError when it is not there."""
-        return b"".join(map(bytes, self.chunks(key)))
+        filesystem, path = self._open(key)
+        with self._reaching(FileNotFoundError):
+            return cast(bytes, filesystem.cat_file(path))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects, in batches where the store takes them. One that is gone already is no error."""
@@ -237,59 +191,6 @@ class Contents:
                 filesystem.cp_file(path, target)
                 filesystem.rm_file(path)
 
-    def receive(self, member: Member, source: Iterable[bytes | memoryview], tell: Tell = None) -> bool:
-        """Put bytes at their address, if they are that member's; False, and nothing is changed, when they are not.
-
-        They are hashed on the way, and what is read at the address is whole at any moment. Of a member whose sha256 is
-        empty only the md5 is known, and compared. Raises FileNotFoundError when the source does.
-
-        Args:
-            tell: called with the number of bytes of every chunk.
-        """
-        hashed = _Hashed(source, tell)
-        if member.size <= WHOLE:
-            data = b"".join(map(bytes, hashed))
-            if not hashed.are(member):
-                return False
-            self._write(key_of(member.md5), data)
-            return True
-        filesystem, path = self._open(key_of(member.md5))
-        local = isinstance(filesystem, LocalFileSystem)
-        aside = f"tmp/{uuid.uuid4().hex}"
-        if local:
-            aside = f"{OBJECTS}/{member.md5[:2]}/.{member.md5[2:]}.{uuid.uuid4().hex[:12]}"
-        waiting = self._open(aside)[1]
-        try:
-            with self._reaching(FileNotFoundError):
-                if local:
-                    Path(waiting).parent.mkdir(parents=True, exist_ok=True)
-                with filesystem.open(waiting, "wb") as copy:
-                    for chunk in hashed:
-                        copy.write(chunk)
-                if not hashed.are(member):
-                    return False
-                if local:
-                    os.replace(waiting, path)
-                else:
-                    filesystem.cp_file(waiting, path)
-            return True
-        finally:
-            self.remove([aside])
-
-    def _write(self, key: str, data: bytes) -> None:
-        filesystem, path = self._open(key)
-        with self._reaching():
-            if not isinstance(filesystem, LocalFileSystem):
-                filesystem.pipe_file(path, data)
-                return
-            aside = Path(path).with_name(f".{posixpath.basename(path)}.{uuid.uuid4().hex[:12]}")
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                aside.write_bytes(data)
-                os.replace(aside, path)
-            finally:
-                aside.unlink(missing_ok=True)
-
     def _walk_remote(self, filesystem: Any, root: str, start: str) -> Iterator[Entry]:
         with self._reaching():
             try:
@@ -314,27 +215,6 @@ class Contents:
                 came = error
         if came is not None:
             raise came
-
-
-class _Hashed:
-    """Passes bytes on and knows whether they were a member's when all have gone by."""
-
-    def __init__(self, source: Iterable[bytes | memoryview], tell: Tell) -> None:
-        self._source, self._tell = source, tell
-        self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        for chunk in self._source:
-            self._sha256.update(chunk)
-            self._md5.update(chunk)
-            self._size += len(chunk)
-            if self._tell:
-                self._tell(len(chunk))
-            yield chunk
-
-    def are(self, member: Member) -> bool:
-        alike = (self._md5.hexdigest(), self._size) == (member.md5.removesuffix(".dir"), member.size)
-        return alike and member.sha256 in ("", self._sha256.hexdigest())
 
 
 def _scan(folder: str, skipped: int) -> Iterator[Entry]:

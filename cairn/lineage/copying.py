@@ -5,21 +5,23 @@ be found in the target is whole, however early a copy is cut short, and the next
 its way, and one that is not what its pin says never comes to lie at its address. What is there is not sent again.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from threading import Lock
 
 from cairn.errors import AttestationError, StoreError
 from cairn.lineage import collecting
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.attestation import made
 from cairn.lineage.contents import Contents, in_parallel, top_address
+from cairn.lineage.fetching import AbsentError, opened
+from cairn.lineage.hashing import Meter, Readable
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_listing as listing
 from cairn.lineage.roots import lead_to, pins, statement_of
+from cairn.lineage.sending import receiving
 from cairn.lineage.store import Store
-from cairn.progress import Progress, progress
+from cairn.lineage.transfers import measured, side_by_side
 
 
 @dataclass
@@ -79,7 +81,7 @@ def copy(
     Raises StoreError when a store cannot be reached, when bytes are not what their pin says, or when the target holds
     another value of a pointer.
     """
-    copied = Copied(list(digests))
+    copied, before = Copied(list(digests)), collecting.last(target)
     plan: list[tuple[Artifact, list[Member], list[str]]] = []
     size = 0
     for digest in digests:
@@ -96,9 +98,9 @@ def copy(
         objects = {member.md5: member.size for _, missing, _ in plan for member in missing}
         copied.objects, copied.sent = len(objects), sum(objects.values())
         return copied
-    with progress(f"copying to {target}", size, "bytes") as counter:
+    with measured(f"copying to {target}", size) as meter:
         for artifact, missing, lacking in plan:
-            _send(source, target, artifact, missing, bool(lacking), counter, copied)
+            _send(source, target, artifact, missing, bool(lacking), meter, copied, before)
             copied.records += _copy_records(source, target, artifact.digest)
     if everything:
         copied.records += _copy_under(source, target, "runs") + _copy_pointers(source, target)
@@ -129,59 +131,55 @@ def _send(
     source: Store,
     target: Store,
     artifact: Artifact,
-    missing: Iterable[Member],
+    missing: Sequence[Member],
     lacks: bool,
-    counter: Progress,
+    meter: Meter,
     copied: Copied,
+    before: bytes | None,
 ) -> None:
     """Send an artifact, its pin last; again, if a collection may have removed what was there."""
-    lock = Lock()
-
-    def tell(count: int) -> None:
-        with lock:
-            counter.advance(count)
-
-    def send(member: Member) -> int:
-        try:
-            sound = Contents(target.url).receive(member, _chunks(source, member), tell)
-        except FileNotFoundError:
-            raise StoreError(
-                f"{source}/{key_of(member.md5)}: {member.path} went while it was copied: run again"
-            ) from None
-        if not sound:
-            raise StoreError(
-                f"{source}/{key_of(member.md5)}: holds other bytes than {member.path} of {artifact.digest}: "
-                "nothing was left at its address: `cairn store verify --repair` mends the source"
-            )
-        return member.size
-
-    for size in in_parallel(send, missing):
-        copied.objects += 1
-        copied.sent += size
-    if artifact.is_directory and not lacks:
-        _send_listing(target, artifact)
+    _send_objects(source, target, artifact, missing, lacks, meter, copied)
     target.write_pin(artifact)
-    if collecting.wait_until_over(target):
-        for _ in in_parallel(send, _missing(source, target, artifact)[0]):
-            copied.objects += 1
-        if artifact.is_directory and not lacks:
-            _send_listing(target, artifact)
+    if collecting.wait_until_over(target, before):
+        _send_objects(source, target, artifact, _missing(source, target, artifact)[0], lacks, meter, copied)
 
 
-def _send_listing(target: Store, artifact: Artifact) -> None:
-    data, address = listing(artifact), top_address(artifact)
-    contents = Contents(target.url)
-    there = contents.entry(key_of(address))
-    if there is None or there.size != len(data):
-        contents.receive(Member("", hashlib.sha256(data).hexdigest(), address, len(data)), iter([data]))
+def _send_objects(
+    source: Store,
+    target: Store,
+    artifact: Artifact,
+    missing: Sequence[Member],
+    lacks: bool,
+    meter: Meter,
+    copied: Copied,
+) -> None:
+    """Send files and, when all are there, the listing of the directory; on the disk when this returns."""
+    with receiving(target.url, meter) as receive:
+
+        def send(member: Member) -> None:
+            place = f"{source}/{key_of(member.md5)}"
+            try:
+                sound = receive(member, lambda: _opened(source, member))
+            except AbsentError:
+                raise StoreError(f"{place}: {member.path} went while it was copied: run again") from None
+            if not sound:
+                raise StoreError(
+                    f"{place}: holds other bytes than {member.path} of {artifact.digest}: nothing was left at its "
+                    "address: `cairn store verify --repair` mends the source"
+                )
+
+        sizes = [member.size for member in missing]
+        side_by_side(send, missing, sizes)
+    copied.objects += len(sizes)
+    copied.sent += sum(sizes)
+    if artifact.is_directory and not lacks:
+        _write(target, key_of(top_address(artifact)), listing(artifact))
 
 
-def _chunks(source: Store, member: Member) -> Iterator[bytes | memoryview]:
-    for url in (source.url, *source.mirrors):
-        found = Contents(url).entry(key_of(member.md5))
-        if found is not None and found.size == member.size:
-            return Contents(url).chunks(found.key)
-    raise StoreError(f"{source}/{key_of(member.md5)}: {member.path} is missing from the store")
+def _opened(source: Store, member: Member) -> AbstractContextManager[Readable]:
+    """One file, in the store or else in a mirror."""
+    url = next((url for url in (source.url, *source.mirrors) if Store(url).locate(member)), source.url)
+    return opened(url, member)
 
 
 def _copy_records(source: Store, target: Store, digest: str) -> int:

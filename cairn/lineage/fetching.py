@@ -22,7 +22,20 @@ import fsspec
 from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact, Member, move_into_place, remove
 from cairn.lineage.filesystem import attempt, is_local, open_url, reaching, shown, size_of
-from cairn.lineage.hashing import LARGE, Meter, Readable, go_on, hash_while, on_threads, processors, together
+from cairn.lineage.hashing import (
+    BUFFER,
+    LARGE,
+    Hashes,
+    Meter,
+    Readable,
+    go_on,
+    hash_file,
+    hash_stream,
+    hash_while,
+    on_threads,
+    processors,
+    together,
+)
 from cairn.lineage.pins import address
 from cairn.lineage.transfers import side_by_side
 
@@ -87,6 +100,42 @@ def holds(root: str, member: Member) -> bool:
             return hash_while(source, md5=False).sha256 == member.sha256
 
     return not _tried(root, member, "", right)
+
+
+class AbsentError(StoreError):
+    """There is no such object, or none of that size."""
+
+
+@contextmanager
+def opened(root: str, member: Member) -> Iterator[Readable]:
+    """The object of a member as a stream, whose bytes nobody has looked at. Raises AbsentError."""
+    filesystem, path = open_url(root, address(member.md5))
+    if attempt(root, lambda: size_of(filesystem, path)) != member.size:
+        raise _absent(root, member.md5)
+    with _rest(root, filesystem, path, 0, member.size) as source:
+        yield source
+
+
+def hash_object(root: str, md5: str, meter: Meter) -> Hashes:
+    """What lies at an address, whatever should; all is read, in constant memory. Raises AbsentError."""
+    filesystem, path = open_url(root, address(md5))
+    size = attempt(root, lambda: size_of(filesystem, path))
+    if size is None:
+        raise _absent(root, md5)
+    if is_local(filesystem):
+        with reaching(root):
+            try:
+                return hash_file(Path(path), True, memoryview(bytearray(min(BUFFER, size + 1))), meter)
+            except FileNotFoundError:
+                raise _absent(root, md5) from None
+    with _rest(root, filesystem, path, 0, size) as source:
+        if size >= LARGE:
+            return hash_while(source, meter=meter)
+        return hash_stream(source, memoryview(bytearray(size + 1)), meter=meter)
+
+
+def _absent(root: str, md5: str) -> AbsentError:
+    return AbsentError(f"{shown(root)}/{address(md5)}: is not there, or of another size")
 
 
 def _bring(roots: Sequence[str], member: Member, target: Path, digest: str, meter: Meter) -> None:
@@ -194,7 +243,10 @@ def _rest(root: str, filesystem: fsspec.AbstractFileSystem, path: str, start: in
     """An object from byte `start` on, as a stream that gets over errors that pass."""
     if is_local(filesystem):
         with reaching(root):
-            file = open(path, "rb", buffering=0)  # noqa: SIM115
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: SIM115
+            except FileNotFoundError:  # it was there just now
+                raise AbsentError(f"{shown(root)}: {path} is not there any more") from None
         with file:
             file.seek(start)
             yield _Local(root, file)

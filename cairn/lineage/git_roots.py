@@ -77,7 +77,7 @@ def roots_in(path: str, data: bytes, where: str) -> Iterator[Root]:
         return
     try:
         document = YAML(typ="safe", pure=True).load(data)
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise StoreError(f"{where}: is not YAML: {one_line(error)[:120]}: mend it, or remove it") from None
     for address in _addresses(document):
         if not _MD5.fullmatch(address):
@@ -85,17 +85,21 @@ def roots_in(path: str, data: bytes, where: str) -> Iterator[Root]:
         yield Root(address, "md5", where, "lock files")
 
 
-def _addresses(value: Any) -> Iterator[str]:
+def _addresses(document: Any) -> Iterator[str]:
     """Every `md5` of every dependency and output, however deep."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "md5":
-                yield str(inner)
-            elif key not in ("params", "cmd"):  # a recipe may call something md5 too
-                yield from _addresses(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _addresses(inner)
+    seen, left = set[int](), [document]
+    while left:
+        value = left.pop()
+        if id(value) in seen or not isinstance(value, dict | list):
+            continue
+        seen.add(id(value))  # YAML may name one value again and again, also within itself
+        if isinstance(value, list):
+            left += value
+            continue
+        if "md5" in value:
+            yield str(value["md5"])
+        # A recipe may call something md5 too.
+        left += [inner for key, inner in value.items() if key not in ("md5", "params", "cmd")]
 
 
 def _tips(repository: Path) -> list[tuple[str, str]]:

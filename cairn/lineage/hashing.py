@@ -79,17 +79,27 @@ def hash_file(path: Path, md5: bool, buffer: memoryview | None = None, meter: Me
     with open(path, "rb", buffering=0) as file:
         if md5 and os.fstat(file.fileno()).st_size >= LARGE:
             return hash_while(file, meter=meter)
-        buffer = memoryview(bytearray(BUFFER)) if buffer is None else buffer
-        sha256, other, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-        while count := file.readinto(buffer):
-            go_on()
-            filled = buffer[:count]
-            sha256.update(filled)
-            if md5:
-                other.update(filled)
-            if meter:
-                meter(count)
-            size += count
+        return hash_stream(file, memoryview(bytearray(BUFFER)) if buffer is None else buffer, md5, meter)
+
+
+def hash_bytes(data: bytes) -> Hashes:
+    """Hash bytes that are in memory."""
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return Hashes(hashlib.sha256(data).hexdigest(), md5, len(data))
+
+
+def hash_stream(source: Readable, buffer: memoryview, md5: bool = True, meter: Meter | None = None) -> Hashes:
+    """Read a stream to its end, into `buffer` again and again, and hash it on this thread."""
+    sha256, other, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    while count := source.readinto(buffer):
+        go_on()
+        filled = buffer[:count]
+        sha256.update(filled)
+        if md5:
+            other.update(filled)
+        if meter:
+            meter(count)
+        size += count
     return Hashes(sha256.hexdigest(), other.hexdigest() if md5 else "", size)
 
 

@@ -7,11 +7,11 @@ import hashlib
 import json
 import re
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cairn.errors import ArtifactError
-from cairn.lineage.artifact import Artifact, Member, readable, written_aside
+from cairn.lineage.artifact import Artifact, Member, can_be_a_path, readable, written_aside
 
 _MD5, _SHA256 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 
@@ -58,19 +58,31 @@ def pin_of(artifact: Artifact) -> dict[str, Any]:
 
 
 def read_pin(data: bytes) -> Artifact | None:
-    """The artifact that the bytes of a pin describe, or None when they are no pin."""
+    """The artifact that the bytes of a pin describe, or None when they are no pin.
+
+    A pin may come from anybody. Its digest covers all but two things: the md5 addresses, which are there twice and must
+    agree, and what an artifact that is one file is called, which nobody may go by.
+    """
     try:
         pin = json.loads(data)
-        artifact = Artifact(tuple(Member(**member) for member in pin["members"]), bool(pin["directory"]))
-        # Of the md5 addresses the digest says nothing; each is there twice.
-        whole = all(pin[name] == said for name, said in pin_of(artifact).items())
-        return artifact if whole and artifact.digest and all(map(_is_sound, artifact.members)) else None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        artifact = Artifact(tuple(Member(**member) for member in pin["members"]), pin["directory"])
+        if not (all(map(_is_sound, artifact.members)) and _is_artifact(artifact)):
+            return None
+        return artifact if all(pin[name] == said for name, said in pin_of(artifact).items()) else None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
 
+def _is_artifact(artifact: Artifact) -> bool:
+    """Whether the files can lie beside each other, in the one order that a digest is taken in."""
+    paths = [member.path for member in artifact.members]
+    if artifact.is_directory is not True:  # any JSON value
+        return artifact.is_directory is False and len(paths) == 1 and "/" not in paths[0]
+    folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+    return paths == sorted(set(paths), key=str.encode) and folders.isdisjoint(paths)
+
+
 def _is_sound(member: Member) -> bool:
-    """Whether a member can be asked for: a pin may come from anybody, and its paths are written to."""
-    parts = member.path.split("/")
-    inside = not {"", ".", ".."} & set(parts) and "\\" not in member.path and "\0" not in member.path
-    return inside and bool(_MD5.fullmatch(member.md5) and _SHA256.fullmatch(member.sha256)) and member.size >= 0
+    """Whether a member can be asked for, and written to where it says."""
+    hashed = _MD5.fullmatch(member.md5) and _SHA256.fullmatch(member.sha256)
+    return bool(hashed) and can_be_a_path(member.path) and type(member.size) is int and 0 <= member.size < 1 << 63

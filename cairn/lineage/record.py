@@ -87,7 +87,7 @@ def record(
 def _kept(store: Store, name: str, data: bytes) -> str:
     """The digest of a small file, once the store has it."""
     digest = hashlib.sha256(data).hexdigest()
-    if not store.has(digest):
+    if not store.hold(digest):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.write_bytes(data)

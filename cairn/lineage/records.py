@@ -6,7 +6,6 @@ they stand under; run records and pointers name artifacts that were pinned. Who 
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import AttestationError
+from cairn.lineage.artifact import parsed
 from cairn.lineage.attestation import verify
 from cairn.lineage.contents import Contents, Entry, in_parallel
 from cairn.lineage.roots import digests_in, pointers, run_records, statement_of
@@ -93,7 +93,7 @@ def verify_records(
             found.faults.append((key, said, "publish the model again, or copy it with `cairn store cp`"))
     for entry, data in _each(look, contents, "signatures"):
         found.signatures += 1
-        if not isinstance(_json(data), dict):
+        if not isinstance(parsed(data), dict):
             found.faults.append((entry.key, "is no signature of a model", _REMOVE))
     return found
 
@@ -122,7 +122,7 @@ def _look_at_attestation(
         statement = statement_of(envelope)
         subjects = tuple(str(one["digest"]["sha256"]) for one in statement["subject"])
         internal = statement["predicate"].get("buildDefinition", {}).get("internalParameters", {})
-        signers = {str(one["keyid"]) for one in json.loads(envelope)["signatures"]}
+        signers = {str(one["keyid"]) for one in parsed(envelope)["signatures"]}
     except (AttestationError, KeyError, TypeError, AttributeError) as error:
         why = str(error) if isinstance(error, AttestationError) else "holds no statement of ours"
         found.faults.append((entry.key, why, _REMOVE))
@@ -144,7 +144,7 @@ def _look_at_attestation(
 
 def _signpost(key: str, data: bytes, attested: Mapping[str, _Attested]) -> str:
     """What is wrong with a signpost; empty when nothing is."""
-    named, said = _SIGNPOST.fullmatch(key), _json(data)
+    named, said = _SIGNPOST.fullmatch(key), parsed(data)
     if named is None or not isinstance(said, dict) or not isinstance(said.get("subject"), str):
         return "is no signpost"
     one = attested.get(named[2])
@@ -156,10 +156,3 @@ def _signpost(key: str, data: bytes, attested: Mapping[str, _Attested]) -> str:
 def _artifacts_of(record: Mapping[str, Any]) -> set[str]:
     """The artifacts that went into a stage and came out, as its run noted them."""
     return {one for part in ("inputs", "outputs") for one in digests_in(record.get(part, {}))}
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None

@@ -8,14 +8,19 @@ never away. A `.dir` object whose files cannot be had goes too: only then does t
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from cairn.errors import ArtifactError
-from cairn.lineage.artifact import CHUNK, Artifact, Member, read_artifact
+from cairn.lineage.artifact import Artifact, Member, read_artifact
 from cairn.lineage.contents import Contents
+from cairn.lineage.fetching import AbsentError, opened
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_listing as listing
+from cairn.lineage.sending import Receive, receiving
 from cairn.lineage.store import Store
+from cairn.lineage.transfers import Opened
 from cairn.lineage.verification import QUARANTINE, Fault, Known, Report, broken_listings
 from cairn.progress import progress
 
@@ -31,15 +36,15 @@ class Sources:
     workspace: tuple[Path, ...] = ()
     """Artifacts, as they lie in a project."""
 
-    def copies(self, member: Member) -> Iterator[Iterator[bytes | memoryview]]:
-        """The bytes of everything that may be a copy of a file. They were not looked at."""
+    def copies(self, member: Member) -> Iterator[Opened]:
+        """What opens everything that may be a copy of a file. Its bytes were not looked at."""
         for store in self.stores:
             for url in (store.url, *store.mirrors):
-                yield Contents(url).chunks(key_of(member.md5))
+                yield partial(opened, url, member)
         for path in self.workspace:
             found = path / member.path if path.is_dir() else path
             if found.is_file() and found.stat().st_size == member.size:
-                yield _chunks(found)
+                yield partial(FileIO, found)
 
 
 def repair(store: Store, report: Report, known: Known, sources: Sources) -> list[Fault]:
@@ -53,9 +58,12 @@ def repair(store: Store, report: Report, known: Known, sources: Sources) -> list
     fetched: set[str] = set()
     wanted = {address for fault in broken for address in (fault.missing or (fault.address,))}
     damaged = {fault.address for fault in broken if fault.damaged}
-    with progress("repairing", len(wanted), "objects") as counter:
+    with (
+        progress("repairing", len(wanted), "objects") as counter,
+        receiving(store.url, lambda _: None) as receive,
+    ):
         for address in sorted(wanted):
-            if _fetch(contents, known, address, sources):
+            if _fetch(store, receive, known, address, sources):
                 known.there[address] = 0
                 fetched.add(address)
             elif address in damaged:
@@ -100,18 +108,18 @@ def _told(
     return replace(fault, way_out=way_out)
 
 
-def _fetch(contents: Contents, known: Known, address: str, sources: Sources) -> bool:
+def _fetch(store: Store, receive: Receive, known: Known, address: str, sources: Sources) -> bool:
     """Bring a good copy of one object to its address; False when there is none."""
     artifact = known.directories.get(address)
     if artifact is not None:
-        (member,) = known.wanted[address]
-        return contents.receive(member, iter([listing(artifact)]))
+        store.write(key_of(address), listing(artifact))
+        return True
     for member in known.wanted.get(address, ()) or _unpinned(address, sources):
         for copy in sources.copies(member):
             try:
-                if contents.receive(member, copy):
+                if receive(member, copy):
                     return True
-            except FileNotFoundError:
+            except (AbsentError, FileNotFoundError):
                 continue
     return False
 
@@ -151,9 +159,3 @@ def workspace_of(root: Path) -> tuple[Path, ...]:
     found: Sequence[Path] = sorted(folder.iterdir()) if folder.is_dir() else ()
     lock = root / "sources.lock.json"
     return (*(path for path in found if not path.name.startswith(".")), *([lock] if lock.is_file() else []))
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk

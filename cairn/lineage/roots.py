@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cairn.errors import AttestationError, StoreError, one_line
-from cairn.lineage.artifact import Artifact
+from cairn.errors import AttestationError, StoreError
+from cairn.lineage.artifact import Artifact, parsed
 from cairn.lineage.attestation import made
 from cairn.lineage.contents import Contents, Entry, in_parallel
 from cairn.lineage.store import Store
@@ -22,6 +22,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _NAMED = re.compile('"([0-9a-f]{64})"')
 _POINTER = re.compile(r"models/(.+)/current/(\d+)")
 LOCK = "sources.lock.json"
+LARGEST_LOCK = 1 << 30  # bytes; three million objects
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run_records(store: Store) -> dict[str, dict[str, Any]]:
     found = {}
     for entry in sorted(Contents(store.url).walk("runs"), key=lambda one: one.key):
         if not entry.is_leftover:
-            said = _parsed(store.read(entry.key) or b"")
+            said = parsed(store.read(entry.key) or b"")
             found[entry.key] = said if isinstance(said, dict) else {}
     return found
 
@@ -168,15 +169,15 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
 def _tree_of(store: Store, digest: str) -> set[str]:
     """The tree of copied objects, if the artifact is a lock file of sources."""
     artifact = store.pin(digest)
-    if artifact is None or artifact.is_directory or artifact.members[0].path != LOCK:
+    # Its name is no sign: no digest covers what the one file of an artifact is called.
+    if artifact is None or artifact.is_directory or artifact.size > LARGEST_LOCK:
         return set()
     if store.locate(artifact.members[0]) is None:
         return set()
-    data = store.read_member(digest, LOCK)
     try:
-        return {tree_in(data)} - {""}
-    except ValueError as error:
-        raise StoreError(f"{store}: {LOCK} {digest}: {one_line(error)}") from None
+        return {tree_in(store.read_member(digest, ""))} - {""}
+    except ValueError:
+        return set()  # another file
 
 
 def tree_in(data: bytes) -> str:
@@ -185,16 +186,9 @@ def tree_in(data: bytes) -> str:
     Raises ValueError when the bytes are no such file.
     """
     try:
-        tree = json.loads(data)["tree"]
-    except (ValueError, KeyError, TypeError):
+        tree = parsed(data)["tree"]
+    except (KeyError, TypeError):
         raise ValueError("is not a lock file of sources") from None
     if tree is not None and not (isinstance(tree, str) and _SHA256.fullmatch(tree)):
         raise ValueError("names a tree that is no digest")
     return tree or ""
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None

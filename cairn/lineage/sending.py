@@ -5,16 +5,11 @@ store elsewhere it is hashed first, so that what is there is not sent again; wha
 once more and must be the same. A stream, which can be read only once, goes to `tmp/` there and is copied by the store.
 """
 
-import hashlib
-import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from io import FileIO
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import fsspec
@@ -23,26 +18,23 @@ from cairn.errors import StoreError
 from cairn.lineage.artifact import File, Member
 from cairn.lineage.fetching import holds
 from cairn.lineage.filesystem import attempt, is_local, open_url, reaching, shown, size_of
+from cairn.lineage.folder import Folder
 from cairn.lineage.hashing import (
     LARGE,
     Hashes,
     Meter,
     Readable,
-    go_on,
+    hash_bytes,
     hash_file,
     hash_while,
-    on_threads,
-    processors,
-    together,
 )
 from cairn.lineage.pins import address
-from cairn.lineage.transfers import side_by_side
+from cairn.lineage.transfers import Opened, all_of, are, member_of, side_by_side, source_file
 
 PART = 32 << 20
 """Bytes of one part of an upload. An upload may have 10,000 parts: of what is larger, the parts are."""
-SYNCS = 16  # at once: a journal takes many in one go
-FLUSHED = 64 << 20
-"""Bytes after which the disk is told to begin."""
+
+Receive = Callable[[Member, Opened], bool]
 
 
 def send(url: str, files: list[File], verify: bool, meter: Meter) -> list[Member]:
@@ -58,7 +50,7 @@ def send(url: str, files: list[File], verify: bool, meter: Meter) -> list[Member
     """
     filesystem, root = open_url(url)
     if is_local(filesystem):
-        return _Folder(url, Path(root)).keep(files, meter)
+        return Folder(url, Path(root)).keep(files, meter)
     uploads = _Uploads(url, filesystem, verify, meter)
     return side_by_side(uploads.send, files, [file.size for file in files])
 
@@ -67,7 +59,7 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     """Bring what a stream holds into the `files/` of a store, hashed on the way; a member that is called `name`."""
     filesystem, root = open_url(url)
     if is_local(filesystem):
-        folder = _Folder(url, Path(root))
+        folder = Folder(url, Path(root))
         with reaching(url):
             member = folder.write(name, source, lambda _: None)
         folder.sync()
@@ -77,7 +69,7 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     try:
         with reaching(url):
             hashes = _write_object(filesystem, path, source, 0)
-        member = _member(name, hashes)
+        member = member_of(name, hashes)
         _move(url, filesystem, path, open_url(url, address(member.md5))[1])
         _check_size(url, filesystem, member, name)
     finally:
@@ -85,84 +77,21 @@ def send_stream(url: str, name: str, source: Readable) -> Member:
     return member
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """A store on this machine."""
+@contextmanager
+def receiving(url: str, meter: Meter) -> Iterator[Receive]:
+    """Gives what brings a member that was hashed before to its address; what it brought is on the disk at the end.
 
-    url: str
-    root: Path
-    written: list[Path] = field(default_factory=list)
-    """Objects that a pin is going to vouch for, and that may not be on the disk yet."""
-
-    def keep(self, files: list[File], meter: Meter) -> list[Member]:
-        def several(batch: range) -> list[Member]:
-            return [self._keep(files[index], meter) for index in batch]
-
-        batches = list(together([file.size for file in files]))
-        members = [member for batch in on_threads(processors(), several, batches) for member in batch]
-        self.sync()
-        return members
-
-    def _keep(self, file: File, meter: Meter) -> Member:
-        go_on()
-        with _source(file.path) as source:
-            if file.size >= LARGE:
-                with reaching(self.url):
-                    return self.write(file.name, source, meter)
-            data = source.readall()
-        meter(len(data))
-        member = _member(file.name, _hashes(data))
-        final = self.root / address(member.md5)
-        with reaching(self.url):
-            if not _holds_already(final, data):
-                with self._aside() as aside:
-                    aside.path.write_bytes(data)
-                    aside.move(final)
-        self.written.append(final)
-        return member
-
-    def write(self, name: str, source: Readable, meter: Meter) -> Member:
-        """Write a stream aside while it is hashed, and move it to its address."""
-        with self._aside() as aside:
-            with open(aside.path, "wb", buffering=0) as copy, _flushed(copy) as write:
-                hashes = hash_while(source, write, meter=meter)
-            member = _member(name, hashes)
-            final = self.root / address(member.md5)
-            aside.move(final)
-        self.written.append(final)
-        return member
-
-    def sync(self) -> None:
-        """Wait until the disk has what was written, names included."""
-        with reaching(self.url):
-            on_threads(SYNCS, _sync, self.written)
-            on_threads(SYNCS, _sync, sorted({path.parent for path in self.written}))
-            on_threads(SYNCS, _sync, sorted({path.parent.parent for path in self.written}))
-        self.written.clear()
-
-    def _aside(self) -> "_Aside":
-        return _Aside(self.root / "tmp" / uuid.uuid4().hex)
-
-
-@dataclass(frozen=True)
-class _Aside:
-    """A file that is not under its address yet; gone when the block ends, unless it was moved."""
-
-    path: Path
-
-    def __enter__(self) -> "_Aside":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def move(self, final: Path) -> None:
-        try:
-            os.replace(self.path, final)
-        except FileNotFoundError:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.path, final)
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)
+    It is told how the member is opened, which it may do again. It returns False, and nothing is changed, when the bytes
+    are not that member's; of a member whose sha256 is empty only the md5 is known, and compared. Raises what opening
+    raises, and StoreError.
+    """
+    filesystem, root = open_url(url)
+    if is_local(filesystem):
+        folder = Folder(url, Path(root))
+        yield lambda member, opened: folder.receive(member, opened, meter)
+        folder.sync()
+    else:
+        yield _Uploads(url, filesystem, False, meter).receive
 
 
 @dataclass(frozen=True)
@@ -177,33 +106,54 @@ class _Uploads:
     def send(self, file: File) -> Member:
         """Send a file unless its object is there."""
         if file.size < LARGE:
-            with _source(file.path) as source:
+            with source_file(file.path) as source:
                 data = source.readall()
-            member = _member(file.name, _hashes(data))
+            member = member_of(file.name, hash_bytes(data))
             if not self._there(member):
                 path = self._path(member)
                 attempt(self.url, lambda: self.filesystem.pipe_file(path, data))
                 _check_size(self.url, self.filesystem, member, file.path)
             self.meter(member.size)
             return member
-        member = _member(file.name, hash_file(file.path, md5=True))
+        member = member_of(file.name, hash_file(file.path, md5=True))
         if self._there(member):
             self.meter(member.size)
             return member
-        self._upload(file.path, member)
+        if not self._upload(lambda: source_file(file.path), member, md5=False):
+            raise StoreError(f"{file.path}: was changed while it was sent to {shown(self.url)}: send it again")
         _check_size(self.url, self.filesystem, member, file.path)
         return member
 
-    def _upload(self, source: Path, member: Member) -> None:
+    def receive(self, member: Member, opened: Opened) -> bool:
+        if member.size >= LARGE:
+            if not self._upload(opened, member, md5=True):
+                return False
+        else:
+            with opened() as source:
+                data = all_of(source, member.size)
+            if not are(hash_bytes(data), member):
+                return False
+            path = self._path(member)
+            attempt(self.url, lambda: self.filesystem.pipe_file(path, data))
+            self.meter(member.size)
+        _check_size(self.url, self.filesystem, member, member.path or member.md5)
+        return True
+
+    def _upload(self, opened: Opened, member: Member, md5: bool) -> bool:
+        """Send a large object; False, and nothing is changed, when what was read is not that member.
+
+        Args:
+            md5: compare it too; not needed where it was taken of the same file.
+        """
         final = self._path(member)
         # An object store shows an object when it is whole; of another file system nobody knows.
         direct = bool(self.filesystem.async_impl)
         path = final if direct else open_url(self.url, f"tmp/{uuid.uuid4().hex}")[1]
 
         def same(hashes: Hashes) -> bool:
-            return (hashes.sha256, hashes.size) == (member.sha256, member.size)
+            return are(hashes, member)
 
-        def once() -> None:
+        def once() -> bool:
             sent = 0
 
             def meter(amount: int) -> None:
@@ -212,18 +162,20 @@ class _Uploads:
                 self.meter(amount)
 
             try:
-                with _source(source) as file:
-                    hashes = _write_object(self.filesystem, path, file, member.size, accept=same, meter=meter)
+                with opened() as source:
+                    hashes = _write_object(
+                        self.filesystem, path, source, member.size, accept=same, md5=md5, meter=meter
+                    )
             except BaseException:
                 self.meter(-sent)  # what is sent again counts once
                 raise
-            if not same(hashes):
-                raise StoreError(f"{source}: was changed while it was sent to {shown(self.url)}: send it again")
+            return same(hashes)
 
         try:
-            attempt(self.url, once)
-            if not direct:
+            sound = attempt(self.url, once)
+            if sound and not direct:
                 _move(self.url, self.filesystem, path, final)
+            return sound
         finally:
             if not direct:
                 _forget(self.filesystem, path)
@@ -245,16 +197,18 @@ def _write_object(
     size: int,
     *,
     accept: Callable[[Hashes], bool] | None = None,
+    md5: bool = True,
     meter: Meter | None = None,
 ) -> Hashes:
     """Write a stream as an object. It appears when it is whole and `accept` takes it, else not at all.
 
     Args:
-        accept: it knows the md5, so that is not taken. Without it the stream is taken for what it is, and its md5 is.
+        accept: without it the stream is taken for what it is.
+        md5: take it; whoever knows it need not.
     """
     target: Any = filesystem.open(path, "wb", block_size=max(PART, size // 9000))
     try:
-        hashes = hash_while(source, lambda buffer: target.write(bytes(buffer)), md5=accept is None, meter=meter)
+        hashes = hash_while(source, lambda buffer: target.write(bytes(buffer)), md5=md5, meter=meter)
         accepted = accept is None or accept(hashes)
     except BaseException:
         _abandon(target)
@@ -288,72 +242,3 @@ def _check_size(url: str, filesystem: fsspec.AbstractFileSystem, member: Member,
     _, path = open_url(url, key)
     if attempt(url, lambda: size_of(filesystem, path)) != member.size:
         raise StoreError(f"{shown(url)}/{key}: the upload of {source} was cut short: send it again")
-
-
-def _member(name: str, hashes: Hashes) -> Member:
-    return Member(name, hashes.sha256, hashes.md5, hashes.size)
-
-
-def _hashes(data: bytes) -> Hashes:
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Hashes(hashlib.sha256(data).hexdigest(), md5, len(data))
-
-
-def _holds_already(path: Path, data: bytes) -> bool:
-    try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
-def _source(path: Path) -> Iterator[FileIO]:
-    """A file of the artifact, to read."""
-    try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115
-    except FileNotFoundError:
-        raise StoreError(f"{path}: was removed while it was stored: store it again") from None
-    with file:
-        yield file
-
-
-@contextmanager
-def _flushed(file: FileIO) -> Iterator[Callable[[memoryview], None]]:
-    """What writes to a file that is on the disk when the block ends.
-
-    The disk is kept at work meanwhile by a thread of its own: left alone, a system with much memory would begin when
-    everything has been hashed and written.
-    """
-    pieces: SimpleQueue[bool] = SimpleQueue()
-    unflushed = 0
-
-    def flush() -> None:
-        while pieces.get():
-            with suppress(OSError):  # what the disk refused, the last fsync says
-                os.fdatasync(file.fileno())
-
-    def write(buffer: memoryview) -> None:
-        nonlocal unflushed
-        unflushed += len(buffer)
-        while buffer:  # a raw file may take less than it is given
-            buffer = buffer[file.write(buffer) :]
-        if unflushed >= FLUSHED and pieces.empty():
-            unflushed = 0
-            pieces.put(True)
-
-    flusher = threading.Thread(target=flush, daemon=True)
-    flusher.start()
-    try:
-        yield write
-    finally:
-        pieces.put(False)
-        flusher.join()
-    os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -212,7 +212,7 @@ def run_pinned(
     folder = home / "work" / key
     with only_one(home, component, key):
         for attested in trusted(store, key):
-            whole = set(attested.outputs) == set(component.outputs) and all(map(store.has, attested.outputs.values()))
+            whole = set(attested.outputs) == set(component.outputs) and all(map(store.hold, attested.outputs.values()))
             if whole and all(is_pinned(attested, name, store) for name in attested.outputs):
                 remove(folder)
                 sign_outputs(component.signs, attested.outputs, store)

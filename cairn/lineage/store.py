@@ -11,11 +11,11 @@
 """
 
 import hashlib
-import json
 import os
 import posixpath
+import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,9 +23,9 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from cairn.errors import StoreError
-from cairn.lineage.artifact import Artifact, Member, canonical, files_of, readable
-from cairn.lineage.collecting import wait_until_over
-from cairn.lineage.fetching import fetch, read
+from cairn.lineage.artifact import Artifact, Member, canonical, files_of, parsed, readable
+from cairn.lineage.collecting import last, wait_until_over
+from cairn.lineage.fetching import fetch, holds, read
 from cairn.lineage.filesystem import aside_of, attempt, bucket_exists, is_local, open_url, reaching, shown, size_of
 from cairn.lineage.hashing import Readable, on_threads
 from cairn.lineage.pins import address, directory_address, directory_listing, pin_of, read_pin
@@ -81,10 +81,11 @@ class Store:
             ArtifactError: nothing is at `path`, or it holds a link.
             StoreError: a file changed meanwhile, or a collection of the store does not end.
         """
+        before = last(self)
         artifact = self._send(path, verify)
         self.write_pin(artifact)
         # A collection that began before the pin was there may have removed objects that were found in place.
-        if wait_until_over(self) and not self._whole(artifact) and self._send(path, verify) != artifact:
+        if wait_until_over(self, before) and not self._whole(artifact) and self._send(path, verify) != artifact:
             raise StoreError(f"{path}: was changed while it was sent to {self}: send it again")
         return artifact
 
@@ -113,9 +114,34 @@ class Store:
         return artifact
 
     def has(self, digest: str) -> bool:
-        """Whether the artifact is pinned and every object of it is in this store, at its size."""
+        """Whether the artifact is pinned and every file of it is in this store or a mirror, at its size.
+
+        The listing of a directory is not asked for: the pin says all that it does, and whoever puts or holds the
+        artifact writes it.
+        """
         artifact = self.pin(digest)
         return artifact is not None and all(self._located(artifact))
+
+    def hold(self, digest: str) -> bool:
+        """Whether the store has the artifact, as `has` means it, and goes on having it: what is about to be named as
+        the output of a stage is held first, or put.
+
+        Its pin is written anew, so that collections that begin from now on take it for young; one that is going on is
+        waited for. What DVC needs besides its files is written if it is missing.
+
+        Raises StoreError when a collection of the store does not end.
+        """
+        before = last(self)
+        artifact = self.pin(digest)
+        if artifact is None or not all(self._located(artifact)):
+            return False
+        self.write_pin(artifact)
+        if wait_until_over(self, before) and not all(self._located(artifact)):
+            return False
+        alone = Store(self.url)
+        if not alone._is_listed(artifact) and all(alone._located(artifact)):
+            self._write_listing(artifact)
+        return True
 
     def get(self, digest: str, destination: Path, only: Collection[str] | None = None) -> None:
         """Put the artifact of this digest at `destination`, written aside and checked by sha256.
@@ -141,12 +167,23 @@ class Store:
     def open(self, member: Member) -> BinaryIO:
         """Open one file of a pinned artifact for reading. The reader checks its sha256.
 
+        A reader cannot begin anew with another copy. So where there are several, one is read before it is chosen, one
+        on this machine if possible; a damaged one is named on stderr.
+
         Raises StoreError when neither the store nor a mirror has it.
         """
-        url = self.locate(member)
-        if url is None:
-            raise StoreError(f"{self}/{address(member.md5)}: {member.path} is missing from the store")
-        return attempt(url, lambda: cast(BinaryIO, fsspec.open(url, "rb").open()))
+        key = address(member.md5)
+        roots = sorted(self._roots_of(member), key=lambda one: not is_local(open_url(one)[0]))
+        if not roots:
+            raise StoreError(f"{self}/{key}: {member.path} is missing from the store")
+        *others, root = roots
+        for other in others:
+            if holds(other, member):
+                root = other
+                break
+            print(f"{shown(other)}/{key}: holds other bytes than {member.path}: passed over", file=sys.stderr)
+        filesystem, path = open_url(root, key)
+        return attempt(root, lambda: cast(BinaryIO, filesystem.open(path, "rb")))
 
     def read_member(self, digest: str, path: str) -> bytes:
         """The bytes of one small file of a pinned artifact, checked by sha256.
@@ -165,11 +202,15 @@ class Store:
 
     def locate(self, member: Member) -> str | None:
         """The URL of one file of a pinned artifact, in the store or a mirror; None when neither has it at its size."""
+        root = next(self._roots_of(member), None)
+        return None if root is None else posixpath.join(root, address(member.md5))
+
+    def _roots_of(self, member: Member) -> Iterator[str]:
+        """The store and the mirrors, as far as they have the object of a member at its size."""
         for root in (self.url, *self.mirrors):
             filesystem, path = open_url(root, address(member.md5))
             if attempt(root, lambda: size_of(filesystem, path)) == member.size:  # noqa: B023
-                return posixpath.join(root, address(member.md5))
-        return None
+                yield root
 
     # Small records
 
@@ -265,12 +306,11 @@ class Store:
         return version + 1
 
     def _value(self, name: str, version: int, data: bytes) -> Any:
-        try:
-            record = json.loads(data)
-            if set(record) == {"sha256", "value"} and identity(record["value"]) == record["sha256"]:
-                return record["value"]
-        except (ValueError, TypeError):
-            pass
+        record = parsed(data)
+        if isinstance(record, dict) and set(record) == {"sha256", "value"}:
+            with suppress(ValueError, RecursionError):  # NaN has no digest
+                if identity(record["value"]) == record["sha256"]:
+                    return record["value"]
         raise StoreError(
             f"{self}/{_version(name, version)}: is not the value that was written: it was changed or cut short: remove "
             "it to go back to the one before"
@@ -288,14 +328,19 @@ class Store:
         with measured(f"storing {path.name}", sum(file.size for file in found)) as meter:
             artifact = Artifact(tuple(send(self.url, found, verify, meter)), path.is_dir())
         if artifact.is_directory:
-            self.write(address(directory_address(artifact)), directory_listing(artifact))
+            self._write_listing(artifact)
         return artifact
+
+    def _write_listing(self, artifact: Artifact) -> None:
+        self.write(address(directory_address(artifact)), directory_listing(artifact))
+
+    def _is_listed(self, artifact: Artifact) -> bool:
+        return not artifact.is_directory or self.read(address(directory_address(artifact))) is not None
 
     def _whole(self, artifact: Artifact) -> bool:
         """Whether this store has every object of an artifact at its size, mirrors aside."""
         alone = Store(self.url)
-        listing = artifact.is_directory and alone.read(address(directory_address(artifact))) is None
-        return not listing and all(alone._located(artifact))
+        return alone._is_listed(artifact) and all(alone._located(artifact))
 
     def _located(self, artifact: Artifact) -> Sequence[bool]:
         return on_threads(SMALL_AT_ONCE, lambda member: self.locate(member) is not None, artifact.members)

@@ -12,7 +12,6 @@ its DVC cache holds. A fault is what keeps others from what they need: bytes tha
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from threading import Lock
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -20,12 +19,14 @@ from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.collecting import going_on
 from cairn.lineage.contents import Contents, addresses, in_parallel, listed_members, top_address
+from cairn.lineage.fetching import AbsentError, hash_object
+from cairn.lineage.hashing import Hashes
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_listing as listing
 from cairn.lineage.records import Records, verify_records
 from cairn.lineage.roots import digests_in, pins, pointers
 from cairn.lineage.store import Store
-from cairn.progress import progress
+from cairn.lineage.transfers import measured
 
 QUARANTINE = "quarantine"
 REPAIR = "`cairn store verify --repair` fetches a good copy, or makes room for one"
@@ -195,37 +196,31 @@ def _list(contents: Contents, known: Known, report: Report, only: set[str] | Non
 
 def _read(contents: Contents, known: Known, report: Report) -> None:
     """Hash every object; those that are gone by now are struck off."""
-    with progress("verifying", sum(known.there.values()), "bytes") as counter:
-        lock = Lock()
+    with measured("verifying", sum(known.there.values())) as meter:
 
-        def tell(count: int) -> None:
-            with lock:
-                counter.advance(count)
-
-        def look(address: str) -> tuple[str, tuple[str, str, int] | None]:
+        def look(address: str) -> tuple[str, Hashes | None]:
             try:
-                return address, contents.hashed(key_of(address), address in known.wanted, tell)
-            except FileNotFoundError:
+                return address, hash_object(contents.url, address, meter)
+            except AbsentError:
                 return address, None
 
         for address, found in in_parallel(look, sorted(known.there)):
             if found is None:
                 del known.there[address]
                 continue
-            md5, sha256, size = found
-            known.there[address] = size
-            report.read += size
-            if said := _damage(address, md5, sha256, size, known.wanted.get(address, ())):
+            known.there[address] = found.size
+            report.read += found.size
+            if said := _damage(address, found, known.wanted.get(address, ())):
                 report.faults.append(Fault(key_of(address), said, REPAIR, address=address, damaged=True))
 
 
-def _damage(address: str, md5: str, sha256: str, size: int, wanted: tuple[Member, ...]) -> str:
+def _damage(address: str, found: Hashes, wanted: tuple[Member, ...]) -> str:
     """What is wrong with the bytes at an address; empty when nothing is."""
-    if md5 != address.removesuffix(".dir"):
-        cut = f", cut short at {size:,} bytes" if wanted and size < wanted[0].size else ""
-        return f"damaged: its bytes have the md5 {md5}{cut}{_owners(wanted)}"
+    if found.md5 != address.removesuffix(".dir"):
+        cut = f", cut short at {found.size:,} bytes" if wanted and found.size < wanted[0].size else ""
+        return f"damaged: its bytes have the md5 {found.md5}{cut}{_owners(wanted)}"
     for member in wanted:
-        if sha256 != member.sha256:
+        if found.sha256 != member.sha256:
             return f"replaced: other bytes of the same md5{_owners((member,))}"
     return ""
 

@@ -97,7 +97,7 @@ def snapshot_pinned(
     lock = parse_lock(store.read_member(locked, ""), f"sources {locked}")
     if lock.recipe != identity(section.model_dump(mode="json")):
         raise SourceError(f"sources {locked}: is the lock file of another snapshot section: run `cairn snapshot`")
-    if lock.tree is not None and not store.has(lock.tree):
+    if lock.tree is not None and not store.hold(lock.tree):
         raise SourceError(f"sources {locked}: the store {store} does not hold its objects ({lock.tree})")
     return Outcome.UP_TO_DATE, {"sources": locked}
 
@@ -132,7 +132,7 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
     objects, digest = lock.objects(), _digest(lock)
     key = component.key(section, {uri: locked.sha256 for uri, locked in objects.items()})
     attested = any(found.outputs == {"sources": digest} for found in trusted(store, key))
-    if attested and store.has(digest) and (lock.tree is None or store.has(lock.tree)):
+    if attested and store.hold(digest) and (lock.tree is None or store.hold(lock.tree)):
         return Outcome.UP_TO_DATE
     if lock.tree is not None:
         store.put(look.work / "objects")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cairn.lineage import attestation, collecting
+from cairn.lineage import attestation
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.contents import Contents, addresses, top_address
 from cairn.lineage.pins import address as key_of
@@ -56,14 +56,6 @@ def note_run(store: Store, run: str, outputs: Mapping[str, str], stage: str = "i
     """Write down that a run made these."""
     record = {"stage": stage, "version": "0.1.0", "key": "0" * 64, "inputs": {}, "outputs": dict(outputs)}
     store.write(f"runs/{run}/{stage}.json", json.dumps({**record, "outcome": "done"}).encode())
-
-
-def put(store: Store, path: Path) -> Artifact:
-    """Put an artifact as stages do: what a collection may have removed meanwhile is sent again."""
-    artifact = store.put(path)
-    if collecting.wait_until_over(store):
-        store.put(path)
-    return artifact
 
 
 def grow_old(store: Store, days: float, keys: Iterable[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_a_link_has_no_place_in_an_artifact(tmp_path: Path) -> None:
         read_artifact(tmp_path / "a")
     with pytest.raises(ArtifactError, match="is a link"):
         read_artifact(tmp_path / "a" / "link")
+
+
+@pytest.mark.parametrize("name", [b"a\\b", b"caf\xe9"])
+def test_a_name_that_no_pin_can_have_is_refused_before_anything_is_kept(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / "tree" / "sub"
+    folder.mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"stone")
+    with pytest.raises(ArtifactError, match=r"sub: '.*': holds a backslash, or is not UTF-8: give it another name"):
+        read_artifact(tmp_path / "tree")
 
 
 def test_a_file_that_failed_half_way_leaves_nothing_behind(tmp_path: Path) -> None:

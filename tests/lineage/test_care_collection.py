@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -20,12 +21,14 @@ from hypothesis import strategies as st
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.collection import WEEK, Plan, Repositories, collect, plan
 from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.copying import copy
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.signing import KeySigner
 from cairn.lineage.store import Store
-from tests.lineage.care import DAY, attest, grow_old, lock_of, needs, note_run, object_path, objects, put, write
+from tests.lineage.care import DAY, attest, grow_old, lock_of, needs, note_run, object_path, objects, write
 
 NOWHERE = Repositories()
 
@@ -78,6 +81,18 @@ def test_the_tree_of_copied_objects_is_kept_with_its_lock_file(store: Store, tmp
     write(tmp_path, {"sources.lock.json": json.dumps({"format": "cairn-sources-v1", "tree": tree.digest})})
     lock = store.put(tmp_path / "sources.lock.json")
     note_run(store, "one", {"sources": lock.digest}, "snapshot")
+    grow_old(store, 30)
+    collect(store, NOWHERE, WEEK)
+    assert objects(store) == needs(tree, lock)
+
+
+def test_the_tree_is_kept_whatever_the_pin_calls_the_lock_file(store: Store, tmp_path: Path) -> None:
+    tree = store.put(write(tmp_path / "objects", {"ab/cd": "a source"}))
+    write(tmp_path, {"sources.lock.json": json.dumps({"format": "cairn-sources-v1", "tree": tree.digest})})
+    lock = store.put(tmp_path / "sources.lock.json")
+    other = store.put(tmp_path / "objects" / "ab" / "cd")
+    store.write_pin(Artifact((replace(lock.members[0], path="notes.txt"),), is_directory=False))
+    note_run(store, "one", {"sources": lock.digest, "other": other.digest}, "snapshot")
     grow_old(store, 30)
     collect(store, NOWHERE, WEEK)
     assert objects(store) == needs(tree, lock)
@@ -147,7 +162,7 @@ def test_leftovers_of_killed_uploads_go_and_those_of_a_running_one_stay(store: S
     grow_old(store, 0.02, running)
     collect(store, NOWHERE, 0)
     left = {entry.key for entry in Contents(store.url).walk() if not entry.key.startswith("pins")}
-    assert left == {*running, *strangers}
+    assert left == {*running, *strangers, collecting.ENDED}
 
 
 def test_a_second_collection_is_refused_and_one_that_was_killed_is_taken_over(
@@ -165,6 +180,28 @@ def test_a_second_collection_is_refused_and_one_that_was_killed_is_taken_over(
     assert not objects(store)
     with pytest.raises(StoreError, match="another collection took over"):
         going_on.renew(always=True)
+
+
+def test_a_collection_is_over_when_its_process_is_dead_and_not_when_it_is_another_containers(store: Store) -> None:
+    """Pods on one node may share its name, and none sees the others' processes."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    collecting.begin(store)
+    said = json.loads(store.read(collecting.KEY) or b"")
+    store.write(collecting.KEY, json.dumps({**said, "process": ended.pid, "processes": "another pod's"}).encode())
+    with pytest.raises(StoreError, match="a collection is going on"):
+        collecting.begin(store)
+    store.write(collecting.KEY, json.dumps({**said, "process": ended.pid}).encode())
+    assert collecting.begin(store)
+
+
+def test_a_marker_that_nobody_can_read_ends_by_its_age(store: Store, tmp_path: Path) -> None:
+    store.write(collecting.KEY, b"[" * 100_000)
+    with pytest.raises(StoreError, match="a collection is going on"):
+        collect(store, NOWHERE, WEEK)
+    grow_old(store, 1)
+    collect(store, NOWHERE, WEEK)
+    assert store.read(collecting.KEY) is None
 
 
 def test_a_collection_that_was_overtaken_removes_nothing_more(store: Store, tmp_path: Path) -> None:
@@ -191,7 +228,7 @@ def test_an_artifact_that_is_put_during_a_collection_is_whole_after_both(store: 
     def meanwhile(found: Plan) -> None:
         # The pins were read. Now somebody finds all objects there, sends none and writes the pin.
         assert len(found.objects) == 3
-        writers.append(Thread(target=put, args=(store, folder)))
+        writers.append(Thread(target=store.put, args=(folder,)))
         writers[0].start()
         while store.pin(artifact.digest) is None:
             time.sleep(0.01)
@@ -202,10 +239,36 @@ def test_an_artifact_that_is_put_during_a_collection_is_whole_after_both(store: 
     assert store.has(artifact.digest)
 
 
+@pytest.mark.parametrize("does", ["put", "hold", "copy"])
+def test_a_collection_that_begins_and_ends_while_something_is_sent_takes_nothing_for_good(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """It read the pins before ours was there, and its marker has gone when we look for it."""
+    tree = write(tmp_path / "tree", {"a": "an old object", "b": "another"})
+    artifact = store.put(tree)
+    source = Store(str(tmp_path / "source"))
+    source.put(tree)
+    grow_old(store, 30)
+    write_pin = Store.write_pin
+
+    def late(self: Store, pinned: Artifact) -> None:
+        monkeypatch.setattr(Store, "write_pin", write_pin)
+        collect(store, NOWHERE, WEEK)
+        assert not {member.md5 for member in artifact.members} & objects(store)
+        write_pin(self, pinned)
+
+    monkeypatch.setattr(Store, "write_pin", late)
+    if does == "hold":
+        assert not store.hold(artifact.digest)
+    else:
+        store.put(tree) if does == "put" else copy(source, store, [artifact.digest])
+        assert objects(store) == needs(artifact)
+
+
 def test_a_put_that_waits_too_long_says_how_to_go_on(store: Store) -> None:
     collecting.begin(store)
     with pytest.raises(StoreError, match=r"collecting: a collection is going on .* remove this record and run again"):
-        collecting.wait_until_over(store, patience=0)
+        collecting.wait_until_over(store, None, patience=0)
 
 
 def test_puts_and_collections_in_many_processes_leave_every_pin_whole(store: Store, tmp_path: Path) -> None:
@@ -230,7 +293,7 @@ def test_puts_and_collections_in_many_processes_leave_every_pin_whole(store: Sto
         collectors = [subprocess.Popen([sys.executable, "-c", program, store.url]) for _ in range(2)]
         chosen = random.Random(seed).sample(folders, 5)
         with ThreadPoolExecutor(5) as threads:
-            put_there = list(threads.map(lambda folder: put(store, folder), chosen))
+            put_there = list(threads.map(store.put, chosen))
         assert [collector.wait(60) for collector in collectors] == [0, 0]
         assert all(store.has(artifact.digest) for artifact in put_there)
         assert needs(*put_there) <= objects(store)
@@ -271,7 +334,7 @@ def test_collection_works_on_every_kind_of_store(place: str, request: pytest.Fix
     assert len(plan(store, NOWHERE, WEEK, time.time()).objects) == 0
     later = plan(store, NOWHERE, WEEK, time.time() + 8 * DAY)
     assert {entry.address for entry in later.objects} == needs(gone) - needs(kept)
-    Contents(url)._write("tmp/*", b"a leftover that is called so")
+    store.write("tmp/*", b"a leftover that is called so")
     Contents(url).remove(["tmp/*", "tmp/gone", f"pins/{gone.digest}.jso?"])
     assert store.pin(gone.digest) == gone
     time.sleep(1.1)  # S3 tells whole seconds

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -12,9 +13,11 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.attestation import made, made_under
-from cairn.lineage.contents import WHOLE, Contents, top_address
+from cairn.lineage.contents import Contents, top_address
 from cairn.lineage.copying import Copied, chosen, copy
+from cairn.lineage.hashing import LARGE
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
@@ -43,14 +46,14 @@ def everything(source: Store, target: Store) -> Copied:
 def test_a_copy_has_bytes_pin_attestations_signposts_and_signatures(
     store: Store, target: Store, tmp_path: Path
 ) -> None:
-    made_of: dict[str, str | bytes] = {"tokens.bin": b"x" * (WHOLE + 1), "tokens.json": "{}"}
+    made_of: dict[str, str | bytes] = {"tokens.bin": b"x" * (LARGE + 1), "tokens.json": "{}"}
     tokens = store.put(write(tmp_path / "tokens", made_of))
     tokenizer = store.put(write(tmp_path / "tokenizer", {"vocabulary": "a b"}))
     key = attest(store, {"tokenizer": tokenizer.digest, "tokens": tokens.digest})
     store.write(f"signatures/{tokens.digest}/key.json", b"{}")
     done = copy(store, target, [tokens.digest])
     # Two files; the attestation under both that it speaks of, its signpost, the signature.
-    assert (done.objects, done.sent, done.records) == (2, WHOLE + 3, 4)
+    assert (done.objects, done.sent, done.records) == (2, LARGE + 3, 4)
     target.get(tokens.digest, tmp_path / "copy")
     assert (tmp_path / "copy" / "tokens.bin").read_bytes() == made_of["tokens.bin"]
     assert [envelope for _, envelope in made(target, tokens.digest)] == [e for _, e in made(store, tokens.digest)]
@@ -107,7 +110,7 @@ def test_all_takes_runs_and_models_and_moves_no_pointer_of_the_target(
 
 
 def test_bytes_that_are_not_what_the_pin_says_are_left_nowhere(store: Store, target: Store, tmp_path: Path) -> None:
-    for name, size in (("small", 10), ("large", WHOLE + 10)):
+    for name, size in (("small", 10), ("large", LARGE + 10)):
         made_here = store.put(write(tmp_path / name, {"file": b"x" * size}))
         path = object_path(store, made_here.members[0].md5)
         path.write_bytes(b"x" * (size - 1) + b"y")
@@ -115,6 +118,20 @@ def test_bytes_that_are_not_what_the_pin_says_are_left_nowhere(store: Store, tar
             copy(store, target, [made_here.digest])
     assert objects(target) == set()
     assert target.list("pins") == []
+    assert not list(Contents(target.url).walk())
+
+
+def test_bytes_that_lie_at_an_address_that_is_not_theirs_are_left_nowhere(
+    store: Store, target: Store, tmp_path: Path
+) -> None:
+    """No digest covers an address: a pin may name any, and the right bytes lie there."""
+    for name, size in (("small", 10), ("large", LARGE + 10)):
+        (member,) = store.put(write(tmp_path / name, {"file": b"x" * size})).members
+        lying = replace(member, md5=member.md5[::-1])
+        write(Path(store.url), {key_of(lying.md5): b"x" * size})
+        store.write_pin(pinned := Artifact((lying,), is_directory=True))
+        with pytest.raises(StoreError, match=r"holds other bytes than file of .*: nothing was left at its address"):
+            copy(store, target, [pinned.digest])
     assert not list(Contents(target.url).walk())
 
 
@@ -145,14 +162,14 @@ def test_a_copy_that_was_killed_leaves_nothing_half_and_goes_on(store: Store, el
     made_here = [store.put(write(tmp_path / f"{n}", {f"{m}": f"{n} {m}" * 1000 for m in range(12)})) for n in range(10)]
     program = (
         "import sys, os, signal; from threading import Lock; from cairn.lineage.store import Store\n"
-        "import cairn.lineage.copying as c; receive, lock, left = c.Contents.receive, Lock(), int(sys.argv[3])\n"
-        "def count(self, *arguments):\n"
+        "import cairn.lineage.copying as c; opened, lock, left = c.opened, Lock(), int(sys.argv[3])\n"
+        "def count(*arguments):\n"
         "    global left\n"
         "    with lock:\n"
         "        left -= 1\n"
         "        if not left: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return receive(self, *arguments)\n"
-        "c.Contents.receive = count; source = Store(sys.argv[1])\n"
+        "    return opened(*arguments)\n"
+        "c.opened = count; source = Store(sys.argv[1])\n"
         "c.copy(source, Store(sys.argv[2]), c.chosen(source, [], False, True))\n"
     )
     sent = 0

@@ -10,7 +10,7 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage.collection import WEEK, Repositories, collect
-from cairn.lineage.git_roots import git_roots
+from cairn.lineage.git_roots import file_roots, git_roots
 from cairn.lineage.store import Store
 from tests.lineage.care import git, grow_old, lock_of, needs, objects, write
 
@@ -122,6 +122,7 @@ def test_a_repository_without_a_commit_has_a_work_tree(tmp_path: Path) -> None:
     ("path", "text", "said"),
     [
         ("dvc.lock", "stages: [", "dvc.lock: is not YAML"),
+        pytest.param("dvc.lock", "[" * 5000, "dvc.lock: is not YAML", id="nested too deeply"),
         ("dvc.lock", lock("nonsense"), "dvc.lock: names 'nonsense', which is no md5"),
         ("sources.lock.json", "{}", "sources.lock.json: is not a lock file of sources"),
         ("sources.lock.json", '{"tree": "short"}', "sources.lock.json: names a tree that is no digest"),
@@ -139,6 +140,12 @@ def test_a_lock_file_that_cannot_be_read_is_an_error(
         said = f"old-experiment: {said}"
     with pytest.raises(StoreError, match=said):
         git_roots(project)
+
+
+def test_a_lock_file_that_names_one_value_a_million_million_times_is_read_at_once(tmp_path: Path) -> None:
+    doubled = "".join(f"a{level}: &a{level} [*a{level - 1}, *a{level - 1}]\n" for level in range(1, 40))
+    (tmp_path / "dvc.lock").write_text(f"a0: &a0 {{md5: {md5('new')}}}\n{doubled}")
+    assert [root.name for root in file_roots(tmp_path, ["dvc.lock"])] == [md5("new")]
 
 
 def test_no_repository_no_git_and_a_broken_repository_are_errors_and_nothing_goes(

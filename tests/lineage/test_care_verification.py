@@ -16,9 +16,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import StoreError
-from cairn.lineage import collecting
+from cairn.lineage import collecting, verification
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.contents import WHOLE, Contents, top_address
+from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.fetching import hash_object
+from cairn.lineage.hashing import LARGE
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.repair import Sources, repair, workspace_of
 from cairn.lineage.signing import KeySigner, trusted_keys
@@ -79,14 +81,14 @@ def test_a_store_anywhere_can_be_verified_and_repaired(
 ) -> None:
     url = f"memory://{tmp_path.name}" if place == "memory" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
     store, good = Store(url), Store(str(tmp_path / "good"))
-    folder = write(tmp_path / "tree", {"a": "first", "b": b"large" * (WHOLE // 4), "c": "third"})
+    folder = write(tmp_path / "tree", {"a": "first", "b": b"large" * (LARGE // 4), "c": "third"})
     made = store.put(folder)
     good.put(folder)
     assert verified(store).faults == []
     contents = Contents(url)
     contents.remove([key_of(made.members[1].md5)])
-    contents._write(key_of(made.members[0].md5), b"FIRST")
-    contents._write(key_of(made.members[2].md5), b"thi")
+    store.write(key_of(made.members[0].md5), b"FIRST")
+    store.write(key_of(made.members[2].md5), b"thi")
     report = repaired(store, Sources((good,)))
     assert len(report.faults) == 3
     assert report.wrong == []
@@ -271,14 +273,13 @@ def test_an_object_that_goes_while_others_are_read_is_missing_or_collected(
     store: Store, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doomed = [file(store, artifact, "a.txt")]
-    hashed = Contents.hashed
 
-    def vanishing(self: Contents, key: str, *rest: Any) -> Any:
+    def vanishing(*asked: Any) -> Any:
         for path in doomed:
             path.unlink(missing_ok=True)
-        return hashed(self, key, *rest)
+        return hash_object(*asked)
 
-    monkeypatch.setattr(Contents, "hashed", vanishing)
+    monkeypatch.setattr(verification, "hash_object", vanishing)
     (fault,) = verified(store).faults
     assert "a.txt missing, but the `.dir` object is there" in fault.said
     # A collection takes the listing too: then nothing is wrong.

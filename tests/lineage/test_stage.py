@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -391,6 +394,17 @@ def test_a_stage_on_pins_gives_the_digests_of_a_stage_on_paths_and_each_knows_th
     assert run_pinned_with(project, never) == (Outcome.UP_TO_DATE, made)
     assert project.run(never) is Outcome.RESTORED
     assert made == {name: digest_of(project.root / "artifacts" / name) for name in COMPONENT.outputs}
+
+
+def test_on_pins_what_is_up_to_date_is_young_again(project: Project) -> None:
+    """A collection that begins before the run is noted would else take it for what nobody needs."""
+    project.store.put(project.root / "words")
+    made = run_pinned_with(project, shout)[1]
+    pins = [Path(project.store.url, "pins", f"{digest}.json") for digest in made.values()]
+    for pin in pins:
+        os.utime(pin, (1, 1))
+    assert run_pinned_with(project, never)[0] is Outcome.UP_TO_DATE
+    assert all(time.time() - pin.stat().st_mtime < 60 for pin in pins)
 
 
 def test_on_pins_a_pinned_output_without_its_bytes_is_made_again(project: Project) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import resource
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import fsspec
 import pytest
 
 from cairn.errors import ArtifactError, StoreError
-from cairn.lineage.artifact import Artifact, read_artifact
-from cairn.lineage.pins import read_pin_file, write_pin_file
+from cairn.lineage.artifact import Artifact, Member, read_artifact, readable
+from cairn.lineage.pins import pin_of, read_pin, read_pin_file, write_pin_file
 from cairn.lineage.store import Store
 
 
@@ -112,6 +112,70 @@ def test_a_pin_whose_address_is_none_is_refused(store: Store, tmp_path: Path, md
     store.write_pin(forged)
     with pytest.raises(StoreError, match="does not describe this artifact"):
         store.has(forged.digest)
+
+
+@pytest.mark.parametrize(
+    "paths", [("b", "a"), ("a", "a"), ("a", "a/b"), ("a", "a!", "a/b"), ("\ud800",)], ids=lambda paths: ascii(paths)
+)
+def test_a_pin_of_files_that_cannot_lie_beside_each_other_is_refused(paths: tuple[str, ...]) -> None:
+    member = Member("", hashlib.sha256(b"").hexdigest(), hashlib.md5(b"").hexdigest(), 0)
+    said = {"directory": True, "size": 0, "members": [asdict(replace(member, path=path)) for path in paths]}
+    listing = json.dumps([{"md5": member.md5, "relpath": path} for path in sorted(paths)], sort_keys=True)
+    md5 = hashlib.md5(listing.encode()).hexdigest() + ".dir"
+    assert read_pin(json.dumps({**said, "md5": md5}).encode()) is None
+    alone = [asdict(replace(member, path="a"))]
+    listing = json.dumps([{"md5": member.md5, "relpath": "a"}], sort_keys=True)
+    md5 = hashlib.md5(listing.encode()).hexdigest() + ".dir"
+    assert read_pin(json.dumps({**said, "members": alone, "md5": md5}).encode()) is not None
+
+
+def test_a_pin_of_one_file_that_names_a_second_is_refused(store: Store, tmp_path: Path) -> None:
+    """The digest of one file covers the first member alone: a get would have given out the bytes of the other."""
+    for name, text in (("good", "good bytes"), ("evil", "evil bytes")):
+        (tmp_path / name).write_text(text)
+    good, evil = (store.put(tmp_path / name) for name in ("good", "evil"))
+    store.write_pin(Artifact((*good.members, *evil.members), is_directory=False))
+    with pytest.raises(StoreError, match="does not describe this artifact"):
+        store.get(good.digest, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("size", 5.0), ("size", True), ("size", -5), ("size", 10**400), ("path", "sub/one"), ("path", None), ("md5", 7)],
+    ids=str,
+)
+def test_a_pin_with_a_value_of_another_kind_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    (tmp_path / "one").write_bytes(b"stone")
+    artifact = read_artifact(tmp_path / "one")
+    (member,) = artifact.members
+    assert read_pin(readable(pin_of(artifact))) == artifact
+    pin = pin_of(Artifact((member,), is_directory=False))
+    pin["members"][0][field] = value
+    whole = {"size": "size", "md5": "md5"}.get(field)
+    assert read_pin(json.dumps({**pin, **({whole: value} if whole else {})}).encode()) is None
+
+
+@pytest.mark.parametrize("field", ["md5", "size", "directory"])
+def test_a_pin_that_contradicts_itself_is_refused(store: Store, tmp_path: Path, field: str) -> None:
+    digest = store.put(make_tree(tmp_path / "tree")).digest
+    path = Path(store.url, "pins", f"{digest}.json")
+    pin = json.loads(path.read_text())
+    path.write_text(json.dumps({**pin, field: {"md5": "0" * 32 + ".dir", "size": 12, "directory": 1}[field]}))
+    with pytest.raises(StoreError, match="was changed or cut short"):
+        store.pin(digest)
+
+
+def test_a_pin_that_is_nested_too_deeply_is_none() -> None:
+    assert read_pin(b"[" * 1_000_000) is None
+    assert read_pin(b'{"members":' * 100_000) is None
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"sha256": "0", "value": NaN}', "[]", "{"], ids=lambda text: text[:9])
+def test_a_pointer_that_is_not_what_was_written_is_named(store: Store, text: str) -> None:
+    store.write("models/tiny/current/00000001", text.encode())
+    with pytest.raises(StoreError, match="00000001: is not the value that was written"):
+        store.pointer("models/tiny/current")
 
 
 def test_an_edited_pin_is_noticed(store: Store, tmp_path: Path) -> None:

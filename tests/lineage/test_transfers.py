@@ -17,7 +17,7 @@ import pytest
 from cairn.errors import StoreError
 from cairn.lineage import collecting, fetching, filesystem
 from cairn.lineage.artifact import Artifact, Member, digest_of, files_of, read_artifact
-from cairn.lineage.pins import address
+from cairn.lineage.pins import address, directory_address
 from cairn.lineage.store import Store
 from tests.lineage.faults import FaultyFileSystem
 
@@ -149,6 +149,24 @@ def test_a_mirror_stands_in_for_what_is_damaged_and_the_damage_is_named(
     assert mirrored.read_member(artifact.digest, small.path) == (tmp_path / "tree" / small.path).read_bytes()
 
 
+def test_a_file_is_opened_where_its_bytes_are_right(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reads a stream cannot begin anew with another copy."""
+    artifact = store.put(make_tree(tmp_path / "tree"))
+    shutil.copytree(Path(store.url, "files"), tmp_path / "cache" / "files")
+    mirrored = Store(store.url, mirrors=(str(tmp_path / "cache"),))
+    large = artifact.members[0]
+    damage(object_of(store, large))
+    with mirrored.open(large) as file:
+        assert hashlib.sha256(file.read()).hexdigest() == large.sha256
+    assert f"{store.url}/{address(large.md5)}: holds other bytes than large: passed over" in capsys.readouterr().err
+    damage(object_of(store, large))
+    damage(object_of(Store(str(tmp_path / "cache")), large))
+    with mirrored.open(large) as file:
+        assert hashlib.sha256(file.read()).hexdigest() == large.sha256
+
+
 def test_what_is_damaged_everywhere_is_named_everywhere(store: Store, tmp_path: Path) -> None:
     artifact = store.put(make_tree(tmp_path / "tree"))
     shutil.copytree(Path(store.url, "files"), tmp_path / "mirror" / "files")
@@ -250,6 +268,41 @@ def test_a_put_waits_for_a_collection_and_sends_again_what_it_took(
     assert len(waited) == 3
     assert store.has(artifact.digest)
     store.get(artifact.digest, tmp_path / "copy")
+
+
+def test_what_is_held_is_young_and_was_not_taken_by_a_collection(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "LOOK_EVERY", 0.01)
+    digest = store.put(make_tree(tmp_path / "tree")).digest
+    pin = Path(store.url, "pins", f"{digest}.json")
+    os.utime(pin, (1, 1))
+    assert store.hold(digest)
+    assert time.time() - pin.stat().st_mtime < 60
+    store.write("collecting", b"{}")
+
+    def sleep(_: float) -> None:
+        # The collection read the pins when this one was old; now it removes what nothing it knows of needs.
+        shutil.rmtree(Path(store.url, "files"))
+        Path(store.url, "collecting").unlink()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert not store.hold(digest)
+    assert not store.hold("0" * 64)
+
+
+def test_a_listing_that_is_missing_is_written_for_dvc_only_where_its_files_are(store: Store, tmp_path: Path) -> None:
+    artifact = store.put(make_tree(tmp_path / "tree"))
+    listing = Path(store.url, address(directory_address(artifact)))
+    data = listing.read_bytes()
+    listing.unlink()  # a collection goes in this order, and may be killed
+    assert store.hold(artifact.digest)
+    assert listing.read_bytes() == data
+    listing.unlink()
+    shutil.copytree(Path(store.url, "files"), tmp_path / "cache" / "files")
+    object_of(store, artifact.members[0]).unlink()
+    assert Store(store.url, mirrors=(str(tmp_path / "cache"),)).hold(artifact.digest)
+    assert not listing.exists()
 
 
 def test_a_collection_that_never_ends_is_an_error_that_says_what_to_remove(
