@@ -61,6 +61,7 @@ def page(audit: Audit, store: str, keys: Iterable[str]) -> str:
             "main",
             _header(audit, target, store, sorted(keys)),
             _faults(audit),
+            _done_again(audit),
             _graph(audit),
             _limits(audit),
             _tables(audit),
@@ -124,6 +125,18 @@ def _faults(audit: Audit) -> Markup:
             )
         )
     return tag("section", tag("h2", "What is wrong"), tag("ul", *items, class_="faults"))
+
+
+def _done_again(audit: Audit) -> Markup:
+    """What a replay found, or why there was none."""
+    if not audit.replayed:
+        return Markup("")
+    rows: list[list[Cell]] = [
+        [breakable(audit.nodes[one].name), _verdict(finding.verdict), _said([finding])]
+        for one, finding in audit.replayed.items()
+    ]
+    columns = [Column("stage", "word"), Column("verdict", "word"), Column("what came of it", "word")]
+    return tag("section", tag("h2", "What was done again"), table("Replay", columns, rows))
 
 
 def _graph(audit: Audit) -> Markup:

@@ -85,6 +85,8 @@ class Audit:
     """Id of the node that was asked about."""
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    replayed: dict[str, Finding] = field(default_factory=dict)
+    """By id of a stage's node, what came of doing it again; it is among the node's findings too."""
     limits: list[str] = field(default_factory=list)
     """What no audit of this graph can know, one sentence in each."""
 
