@@ -336,9 +336,9 @@ class Walk:
         return known.read(path)
 
     def replay(self, replay: Replay, scratch: Path) -> None:
-        """Run again what can be run again, the first stage first."""
+        """Run again what can be run again, in the order in which it was run."""
         places = Places(self.store, scratch, found=self._sound())
-        for identifier, (_, attested) in reversed(self.attested.items()):
+        for identifier, (_, attested) in sorted(self.attested.items(), key=lambda one: one[1][1].finished):
             node = self.audit.nodes[f"stage:{identifier}"]
             self.audit.replayed[node.id] = replay(attested, places)
             node.findings.append(self.audit.replayed[node.id])
