@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from cairn.audit.replay import Sample, replay, replay_all
+from cairn.audit.replay import Sample, replay
 from cairn.audit.verdicts import Finding, Verdict
+from cairn.cli.main import enter
 from cairn.errors import StageError
 from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of, read_artifact, readable
@@ -105,23 +107,75 @@ def said(finding: Finding) -> str:
 # What was made comes out again
 
 
-def test_every_stage_comes_out_again_on_a_sample(auditor: Auditor) -> None:
-    artifacts = ("sources", "documents", "tokens", "checkpoint", "model", "scores", "report")
-    found = replay_all(
-        [auditor.attested(artifact) for artifact in artifacts],
-        Places(auditor.store, auditor.scratch / "fetched", auditor.places()),
-        store=auditor.store,
-        sample=Sample(seed=3, size=5),
-        scratch=auditor.scratch,
-        resources=Resources(workers=1, processes=1),
-    )
-    findings = {attested.component: finding for attested, finding in found}
-    assert list(findings) == list(NAMES)
-    assert {finding.verdict for finding in findings.values()} == {Verdict.REPRODUCED}, findings
-    assert "5 of 120 objects were read again (seed 3)" in findings["ingest"].said
-    assert "the tokenizer was trained again" in findings["tokenize"].said
-    assert "steps 101 to 150 of 150 were trained again from the state kept at step 100" in findings["pretrain"].said
-    assert "so are the final weights, bit for bit" in findings["pretrain"].said
+def test_an_audit_does_every_stage_again_on_a_sample_and_leaves_nothing_behind(
+    auditor: Auditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(auditor.scratch))
+    monkeypatch.delenv("CAIRN_STORE", raising=False)
+    html = tmp_path / "audit.html"
+    before = files_of(auditor.root)
+    words = ["audit", "artifacts/report", "--replay", "--sample", "5", "--seed", "3", "--json", "--html", str(html)]
+    assert enter(words) == 0
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    names = {node["id"]: node["name"].split()[0] for node in said["nodes"]}
+    found = {names[one["about"][0]]: one for one in said["replayed"]}
+    assert list(found) == list(NAMES)
+    assert {one["verdict"] for one in found.values()} == {"REPRODUCED"}, found
+    assert "5 of 120 objects were read again (seed 3)" in found["ingest"]["said"]
+    assert "the tokenizer was trained again" in found["tokenize"]["said"]
+    assert "steps 101 to 150 of 150 were trained again from the state kept at step 100" in found["pretrain"]["said"]
+    assert "so are the final weights, bit for bit" in found["pretrain"]["said"]
+    assert not any("of whoever holds the key" in limit for limit in said["limits"])
+    assert [line for line in printed.err.splitlines() if line.startswith("replay: ")] == [f"replay: {n}" for n in NAMES]
+    assert "What was done again" in html.read_text()
+    assert files_of(auditor.root) == before
+    assert [path.name for path in auditor.scratch.iterdir() if path.name.startswith("cairn-")] == []
+
+
+def files_of(root: Path) -> dict[str, str | None]:
+    """Everything that lies in a project, and its digest."""
+    return {str(path): digest_of(path) if path.is_file() else None for path in root.rglob("*")}
+
+
+def test_a_replay_that_conflicts_fails_the_audit_and_one_that_cannot_be_is_told(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CAIRN_STORE", raising=False)
+    auditor.forge("model", lambda path: edit_tensor(path / "model.safetensors", "model.norm.weight"))
+    assert enter(["audit", "--replay", "--sample", "1", "--steps", "0..9999"]) == 1
+    told = capsys.readouterr().out.partition("What was done again")[2]
+    assert "CONFLICT  export 0.2.0: the model was exported again" in told
+    assert "ATTESTED  pretrain 0.3.0: was not replayed: steps 0..9999 are asked for, and it has 150" in told
+
+
+@pytest.mark.parametrize(
+    "words", [["--seed", "3"], ["--sample", "5"], ["--steps", "0..5"], ["--replay", "--sample", ""]]
+)
+def test_a_sample_of_nothing_is_one_line(auditor: Auditor, words: list[str]) -> None:
+    with pytest.raises(StageError, match=r"give --replay too|must be a whole number"):
+        enter(["audit", *words])
+
+
+def test_what_breaks_the_reader_of_a_forged_artifact_does_not_end_the_audit(auditor: Auditor) -> None:
+    def nonsense(checkpoint: Path) -> None:
+        for path in checkpoint.glob("*.safetensors"):
+            path.write_bytes(b"no tensors")
+
+    forged = auditor.root / place("checkpoint")
+    before = str(digest_of(forged))
+    auditor.forge("checkpoint", nonsense)
+    auditor.resign("model", lambda said: replace_in(said, before, str(digest_of(forged))))
+    found = auditor.replay("model")
+    assert found.verdict is Verdict.CONFLICT, said(found)
+    assert "refuses what it is said to have worked on" in found.said
+
+
+def replace_in(statement: Any, before: str, after: str) -> None:
+    """Name another digest wherever a statement names one."""
+    changed = json.loads(json.dumps(statement).replace(before, after))
+    statement.clear()
+    statement.update(changed)
 
 
 @pytest.mark.parametrize("artifact", ["documents", "tokens", "checkpoint", "scores"])
