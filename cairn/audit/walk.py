@@ -194,11 +194,14 @@ class Walk:
         return walked
 
     def _trees(self, attested: Attestation) -> list[str]:
-        """The trees of copied objects that a stage read from: a snapshot says it, and what it made tells others."""
-        named = attested.facts.get("tree")
-        lock = agreement.lock_of(self._read, attested.inputs.get("sources") or "")
-        found = (named, lock.tree if lock is not None else None)
-        return [tree for tree in found if isinstance(tree, str) and checks.DIGEST.fullmatch(tree)]
+        """The trees of copied objects that a stage read from: a snapshot says it, and of others the lock that they read,
+        or, where that lock is gone from the store, whoever made it."""
+        sources = attested.inputs.get("sources")
+        lock = agreement.lock_of(self._read, sources) if sources else None
+        told = [one.facts.get("tree") for one in self.makers(sources)] if sources and lock is None else []
+        found = (attested.facts.get("tree"), lock.tree if lock is not None else None, *told)
+        trees = (tree for tree in found if isinstance(tree, str) and checks.DIGEST.fullmatch(tree))
+        return list(dict.fromkeys(trees))
 
     def _tree(self, stage: Node, digest: str) -> None:
         """Take in the tree of copied objects: it has a pin and bytes, and no attestation of its own."""
