@@ -27,8 +27,11 @@ def lines(audit: Audit) -> Iterator[Text]:
     wrong = audit.wrong
     if wrong:
         yield Text(f"What is wrong ({len(wrong)})", "bold")
-        for holder, finding in wrong:
+        told, left = at_fault(audit, SHOWN)
+        for holder, finding in told:
             yield from _wrong(audit, holder, finding)
+        if left:
+            yield Text(f"  and {left:,} more of objects (--json lists all)")
     else:
         yield Text("Nothing is wrong with what was looked at.", "bold green")
     yield Text()
@@ -164,9 +167,22 @@ def verdicts(findings: list[Finding]) -> Text:
     return line if line else Text("not looked at", "dim")
 
 
+def at_fault(audit: Audit, objects: int) -> tuple[list[tuple[Node | Edge, Finding]], int]:
+    """What is wrong, with at most so many findings on objects of sources, which come last: a lost tree would hide the
+    rest behind thousands. And how many were left out."""
+    of_objects = [one for one in audit.wrong if isinstance(one[0], Node) and one[0].kind == "object"]
+    others = [one for one in audit.wrong if not (isinstance(one[0], Node) and one[0].kind == "object")]
+    return others + of_objects[:objects], len(of_objects[objects:])
+
+
+def without_name(name: str, said: str) -> str:
+    """What was said of something, without its name where that stands first."""
+    return said.removeprefix(f"{name}: ")
+
+
 def _wrong(audit: Audit, holder: Node | Edge, finding: Finding) -> Iterator[Text]:
     name = named(audit, holder)
-    said = finding.said if finding.said.startswith(f"{name}:") else f"{name}: {finding.said}"
+    said = f"{name}: {without_name(name, finding.said)}"
     yield Text("  ").append(finding.verdict.value, "bold red").append(f"  {shown(said)}")
     for detail in finding.details[:SHOWN]:
         yield Text(f"      {shown(detail)}")

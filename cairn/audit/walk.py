@@ -194,8 +194,8 @@ class Walk:
         return walked
 
     def _trees(self, attested: Attestation) -> list[str]:
-        """The trees of copied objects that a stage read from: a snapshot says it, and of others the lock that they read,
-        or, where that lock is gone from the store, whoever made it."""
+        """The trees of copied objects that a stage read from: a snapshot says its own, of others the lock that they
+        read does, or, where that is gone from the store, whoever made it."""
         sources = attested.inputs.get("sources")
         lock = agreement.lock_of(self._read, sources) if sources else None
         told = [one.facts.get("tree") for one in self.makers(sources)] if sources and lock is None else []

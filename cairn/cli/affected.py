@@ -39,8 +39,8 @@ def affected(
     if json:
         print_json(asdict(found))
         return
-    such_as = ", ".join(map(shown, found.objects[:3])) + (" …" if len(found.objects) > 3 else "")
-    print(f"{source}: {len(found.objects):,} objects: {such_as}")
+    such_as = ", ".join(found.objects[:3]) + (" …" if len(found.objects) > 3 else "")
+    print(shown(f"{source}: {len(found.objects):,} objects: {such_as}"))
     hits = table("artifact", "digest", "made by", "of it")
     for hit in found.hits:
         hits.add_row(shown(hit.name), short(hit.digest), shown(hit.stage), shown(_of_it(hit)))
