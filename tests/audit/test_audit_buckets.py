@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import botocore.session
+import boto3
 import pytest
 
 from cairn.audit.verdicts import Verdict
@@ -20,7 +20,7 @@ from tests.pipelines.test_pins import point_at
 @pytest.fixture
 def bucket(s3: str) -> Any:
     """A client of the S3 server, which has a bucket `versions` that keeps versions."""
-    client = botocore.session.get_session().create_client("s3")
+    client = boto3.client("s3")
     client.create_bucket(Bucket="versions")
     client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
     return client

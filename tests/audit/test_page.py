@@ -80,7 +80,7 @@ def test_a_chain_of_a_thousand_stages_is_told_to_its_end() -> None:
     found = Audit("artifact:0")
     for number in range(1000):
         for kind in ("artifact", "stage"):
-            found.nodes[f"{kind}:{number}"] = Node(f"{kind}:{number}", kind, f"{kind} {number}", "5" * 64)  # type: ignore[arg-type]
+            found.nodes[f"{kind}:{number}"] = Node(f"{kind}:{number}", kind, f"{kind} {number}", "5" * 64)
         found.edges.append(Edge(f"artifact:{number}", f"stage:{number}", "made by"))
         found.edges.append(Edge(f"stage:{number}", f"artifact:{(number + 1) % 1000}", "made from"))
     said = [line.plain for line in lines(found)]
