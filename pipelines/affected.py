@@ -197,7 +197,8 @@ class _Counter:
                 return Hit(name, digest, stage, documents=self._documents(digest, names, identity))
             if name == "tokens":
                 count = self._tokens(digest, attested.inputs["documents"])
-                return Hit(name, digest, stage, tokens=count, of=self.sizes.get(digest))
+                why = "its documents were not counted" if count is None else ""
+                return Hit(name, digest, stage, tokens=count, of=self.sizes.get(digest), unknown=why)
             if name == "checkpoint":
                 return self._checkpoint(digest, attested, stage)
         except (ArtifactError, StoreError, OSError, ValueError, KeyError) as error:

@@ -114,7 +114,7 @@ def _json(read: Read, digest: str | None, path: str) -> dict[str, Any] | None:
     data = read(digest, path) if digest is not None else None
     try:
         parsed = json.loads(data) if data is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
 

@@ -196,7 +196,7 @@ def guarded(checks: Iterable[Callable[[], Iterable[Finding] | None]]) -> list[Fi
     for check in checks:
         try:
             found += check() or ()
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError, StopIteration) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, StopIteration, RecursionError) as error:
             said = f"is not written as an attestation of a stage: {type(error).__name__} {one_line(error)}"
             found.append(Finding(Verdict.INCOMPLETE, said))
     return found

@@ -10,9 +10,12 @@ from cairn.audit.verdicts import Audit, Verdict
 def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_bytes: bool) -> list[str]:
     """One sentence for each thing that this audit took on trust."""
     stages = [node for node in audit.nodes.values() if node.kind == "stage"]
-    again = {Verdict.REPRODUCED, Verdict.CLOSE}
-    said_of = {node.id: {one.verdict for one in node.findings} for node in stages}
-    told = [node for node in stages if Verdict.ATTESTED in said_of[node.id] and not again & said_of[node.id]]
+    again = {one for one, finding in audit.replayed.items() if finding.verdict in (Verdict.REPRODUCED, Verdict.CLOSE)}
+    told = [
+        node
+        for node in stages
+        if node.id not in again and any(one.verdict is Verdict.ATTESTED for one in node.findings)
+    ]
     trusted = ", ".join(sorted(key[:12] for key in keys)) or "none"
     said = [
         f"Who holds the trusted keys ({trusted}), and whether anybody else has them.",
@@ -25,6 +28,8 @@ def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_byt
             f"Whether the work was done as attested, where it was not done again: of {names} there is the word of "
             "whoever holds the key."
         )
+    if again:
+        said.append("Whether what a replay did not draw came out so too: how much each did stands beside it.")
     if any(node.kind == "object" for node in audit.nodes.values()):
         said.append("Whether the licences are what the recipe says: they are recorded, not judged.")
     codes = {node.digest for node in audit.nodes.values() if node.kind == "code" and node.name == "cairn"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import components.report.page
 from cairn.audit.document import counts
 from cairn.audit.drawing import NARROW, WIDE, colour, drawing, words
-from cairn.audit.text import named
+from cairn.audit.text import at_fault, named, without_name
 from cairn.audit.verdicts import WRONG, Audit, Edge, Finding, Node, Verdict
 from components.report.markup import Markup, breakable, join, tag
 from components.report.table import Cell, Column, table
@@ -61,6 +61,7 @@ def page(audit: Audit, store: str, keys: Iterable[str]) -> str:
             "main",
             _header(audit, target, store, sorted(keys)),
             _faults(audit),
+            _done_again(audit),
             _graph(audit),
             _limits(audit),
             _tables(audit),
@@ -104,11 +105,11 @@ def _header(audit: Audit, target: Node, store: str, keys: Sequence[str]) -> Mark
 
 
 def _faults(audit: Audit) -> Markup:
-    wrong = audit.wrong
-    if not wrong:
+    told, left = at_fault(audit, DETAILS)
+    if not told:
         return Markup("")
     items = []
-    for holder, finding in wrong:
+    for holder, finding in told:
         shown = [tag("li", breakable(one)) for one in finding.details[:DETAILS]]
         if len(finding.details) > DETAILS:
             shown.append(tag("li", f"and {len(finding.details) - DETAILS:,} more"))
@@ -119,11 +120,26 @@ def _faults(audit: Audit) -> Markup:
                 " ",
                 tag("strong", breakable(named(audit, holder))),
                 " ",
-                breakable(finding.said),
+                breakable(without_name(named(audit, holder), finding.said)),
                 *([tag("ul", *shown)] if shown else []),
             )
         )
+    if left:
+        items.append(tag("li", f"and {left:,} more of objects, which are in the tables below"))
     return tag("section", tag("h2", "What is wrong"), tag("ul", *items, class_="faults"))
+
+
+def _done_again(audit: Audit) -> Markup:
+    """What a replay found, or why there was none."""
+    if not audit.replayed:
+        return Markup("")
+    rows: list[list[Cell]] = []
+    for one, finding in audit.replayed.items():
+        stage = join([tag("div", audit.nodes[one].name), _verdict(finding.verdict)])
+        details = [tag("li", breakable(detail)) for detail in finding.details[:DETAILS]]
+        rows.append([stage, join([_said([finding]), *([tag("ul", *details)] if details else [])])])
+    columns = [Column("stage", "word"), Column("what came of it", "word")]
+    return tag("section", tag("h2", "What was done again"), table("Replay", columns, rows))
 
 
 def _graph(audit: Audit) -> Markup:

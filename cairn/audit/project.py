@@ -215,7 +215,10 @@ def _first_odd_line(data: bytes, parsed: Any) -> int | None:
 
 
 def _parsed(data: bytes) -> Any:
-    return YAML(typ="safe", pure=True).load(data.decode())
+    try:
+        return YAML(typ="safe", pure=True).load(data.decode())
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def _stage_names(root: Path) -> set[str]:

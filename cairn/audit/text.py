@@ -1,6 +1,7 @@
 """An audit as a text tree: what was asked about at the root, what it was made from below, each thing once."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.text import Text
 
@@ -10,7 +11,6 @@ from cairn.errors import one_line
 from components.report.markup import visible
 
 SHOWN = 12  # details below a finding
-AGAIN, NOT = (Verdict.REPRODUCED, Verdict.CLOSE), "was not replayed"
 STYLES = {
     Verdict.BYTES_MATCH: "green",
     Verdict.REPRODUCED: "bold green",
@@ -27,8 +27,11 @@ def lines(audit: Audit) -> Iterator[Text]:
     wrong = audit.wrong
     if wrong:
         yield Text(f"What is wrong ({len(wrong)})", "bold")
-        for holder, finding in wrong:
+        told, left = at_fault(audit, SHOWN)
+        for holder, finding in told:
             yield from _wrong(audit, holder, finding)
+        if left:
+            yield Text(f"  and {left:,} more of objects (--json lists all)")
     else:
         yield Text("Nothing is wrong with what was looked at.", "bold green")
     yield Text()
@@ -38,20 +41,34 @@ def lines(audit: Audit) -> Iterator[Text]:
 
 
 def _done_again(audit: Audit) -> Iterator[Text]:
-    """What a replay found, or why there was none; of what came out otherwise is told under what is wrong."""
-    stages = [node for node in audit.nodes.values() if node.kind == "stage"]
-    told = [(node, one) for node in stages for one in node.findings if one.verdict in AGAIN or one.said.startswith(NOT)]
-    if told:
+    """What a replay found, or why there was none."""
+    if audit.replayed:
         yield Text()
         yield Text("What was done again", "bold")
-    for node, finding in told:
-        line = Text("  ").append(finding.verdict.value, STYLES[finding.verdict])
-        yield line.append(f"  {shown(node.name)}: {shown(finding.said)}")
+    for identifier, finding in audit.replayed.items():
+        line = Text("  ").append(finding.verdict.value, STYLES.get(finding.verdict, "bold red"))
+        yield line.append(f"  {shown(audit.nodes[identifier].name)}: {shown(finding.said)}")
+        if finding.verdict not in WRONG:  # else they are told under what is wrong
+            yield from (Text(f"      {shown(detail)}", "dim") for detail in finding.details[:SHOWN])
 
 
 def shown(said: str) -> str:
     """Text on one line, in which nothing can steer a terminal."""
     return visible(one_line(said))
+
+
+def unrolled(lines: Iterator[Any]) -> Iterator[Any]:
+    """The lines of a tree whose iterators give lines and iterators of lines below them. Python's own stack would end a
+    chain of a few hundred stages."""
+    stack = [lines]
+    while stack:
+        line = next(stack[-1], None)
+        if line is None:
+            stack.pop()
+        elif isinstance(line, Iterator):
+            stack.append(line)
+        else:
+            yield line
 
 
 class _Tree:
@@ -68,15 +85,15 @@ class _Tree:
 
     def lines(self) -> Iterator[Text]:
         root = self.audit.nodes[self.audit.target]
-        yield from self._node(root, None, "", "")
+        yield from unrolled(self._node(root, None, "", ""))
         others = [one for one in self.audit.nodes.values() if one.id not in self.drawn and one.kind != "object"]
         for index, node in enumerate(others):
             if index == 0:
                 yield Text()
             yield self._line(node, None, "", "")
 
-    def _node(self, node: Node, edge: Edge | None, before: str, below: str) -> Iterator[Text]:
-        """A node and what is below it.
+    def _node(self, node: Node, edge: Edge | None, before: str, below: str) -> "Iterator[Text | Iterator[Any]]":
+        """A node and what is below it: lines, or lines deeper in it.
 
         Args:
             before, below: what is drawn to the left of the node, and of what is below it.
@@ -91,7 +108,7 @@ class _Tree:
         for index, one in enumerate(edges):
             last = index == len(edges) - 1 and not sources
             drawn = below + ("└─ " if last else "├─ ")
-            yield from self._node(self.audit.nodes[one.head], one, drawn, below + ("   " if last else "│  "))
+            yield self._node(self.audit.nodes[one.head], one, drawn, below + ("   " if last else "│  "))
         for index, (source, objects) in enumerate(sources.items()):
             last = index == len(sources) - 1
             yield from self._objects(
@@ -150,9 +167,22 @@ def verdicts(findings: list[Finding]) -> Text:
     return line if line else Text("not looked at", "dim")
 
 
+def at_fault(audit: Audit, objects: int) -> tuple[list[tuple[Node | Edge, Finding]], int]:
+    """What is wrong, with at most so many findings on objects of sources, which come last: a lost tree would hide the
+    rest behind thousands. And how many were left out."""
+    of_objects = [one for one in audit.wrong if isinstance(one[0], Node) and one[0].kind == "object"]
+    others = [one for one in audit.wrong if not (isinstance(one[0], Node) and one[0].kind == "object")]
+    return others + of_objects[:objects], len(of_objects[objects:])
+
+
+def without_name(name: str, said: str) -> str:
+    """What was said of something, without its name where that stands first."""
+    return said.removeprefix(f"{name}: ")
+
+
 def _wrong(audit: Audit, holder: Node | Edge, finding: Finding) -> Iterator[Text]:
     name = named(audit, holder)
-    said = finding.said if finding.said.startswith(f"{name}:") else f"{name}: {finding.said}"
+    said = f"{name}: {without_name(name, finding.said)}"
     yield Text("  ").append(finding.verdict.value, "bold red").append(f"  {shown(said)}")
     for detail in finding.details[:SHOWN]:
         yield Text(f"      {shown(detail)}")

@@ -87,6 +87,8 @@ class Audit:
     edges: list[Edge] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
     """What no audit of this graph can know, one sentence in each."""
+    replayed: dict[str, Finding] = field(default_factory=dict)
+    """By id of a stage's node, what came of doing it again; it is among the node's findings too."""
 
     def findings(self) -> Iterator[tuple[Node | Edge, Finding]]:
         """Every finding, with what it is about; nodes first, in the order in which the walk came to them."""

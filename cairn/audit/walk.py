@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cairn.audit import agreement, checks, origins, project, signatures
 from cairn.audit.checks import Record
 from cairn.audit.copies import Copies, Copy, at_path, in_store
-from cairn.audit.fetching import Fetcher
 from cairn.audit.limits import limits
 from cairn.audit.reading import Reader
 from cairn.audit.target import Pins, Target, find
@@ -24,11 +23,12 @@ from cairn.audit.verdicts import WRONG, Audit, Edge, Finding, Node, Verdict
 from cairn.errors import StoreError, one_line
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.attestation import Attestation
+from cairn.lineage.places import Places
 from cairn.lineage.store import Store
 from pipelines.stages import place, stages
 
-Replay = Callable[[Attestation, Fetcher], Finding | None]
-"""Runs a stage again, as far as it can be: what came of it, or None where it cannot be."""
+Replay = Callable[[Attestation, Places], Finding]
+"""Runs a stage again, as far as it can be: what came of it, or why it could not be."""
 
 
 def audit(
@@ -103,10 +103,11 @@ class Walk:
     def follow(self) -> None:
         """Follow the attestations back to where they end."""
         name = self.target.path.name if self.target.path else "artifact"
-        queue = deque([(self.target.digest, name)])
+        queue, walked = deque([(self.target.digest, name)]), set[str]()
         while queue:
             digest, name = queue.popleft()
-            if artifact_id(digest) not in self.audit.nodes:
+            if digest not in walked:  # that it was named as a tree of objects before does not say how it was made
+                walked.add(digest)
                 queue += self._artifact(digest, name)
 
     def _artifact(self, digest: str, name: str) -> list[tuple[str, str]]:
@@ -193,11 +194,14 @@ class Walk:
         return walked
 
     def _trees(self, attested: Attestation) -> list[str]:
-        """The trees of copied objects that a stage read from: a snapshot says it, and what it made tells others."""
-        named = attested.facts.get("tree")
-        lock = agreement.lock_of(self._read, attested.inputs.get("sources") or "")
-        found = (named, lock.tree if lock is not None else None)
-        return [tree for tree in found if isinstance(tree, str) and checks.DIGEST.fullmatch(tree)]
+        """The trees of copied objects that a stage read from: a snapshot says its own, of others the lock that they
+        read does, or, where that is gone from the store, whoever made it."""
+        sources = attested.inputs.get("sources")
+        lock = agreement.lock_of(self._read, sources) if sources else None
+        told = [one.facts.get("tree") for one in self.makers(sources)] if sources and lock is None else []
+        found = (attested.facts.get("tree"), lock.tree if lock is not None else None, *told)
+        trees = (tree for tree in found if isinstance(tree, str) and checks.DIGEST.fullmatch(tree))
+        return list(dict.fromkeys(trees))
 
     def _tree(self, stage: Node, digest: str) -> None:
         """Take in the tree of copied objects: it has a pin and bytes, and no attestation of its own."""
@@ -335,12 +339,18 @@ class Walk:
         return known.read(path)
 
     def replay(self, replay: Replay, scratch: Path) -> None:
-        """Run again what can be run again."""
-        fetcher = Fetcher(self.copies, self.reader, self.store, scratch)
-        for identifier, (_, attested) in self.attested.items():
-            finding = replay(attested, fetcher)
-            if finding is not None:
-                self.audit.nodes[f"stage:{identifier}"].findings.append(finding)
+        """Run again what can be run again, in the order in which it was run."""
+        places = Places(self.store, scratch, found=self._sound())
+        for identifier, (_, attested) in sorted(self.attested.items(), key=lambda one: one[1][1].finished):
+            node = self.audit.nodes[f"stage:{identifier}"]
+            self.audit.replayed[node.id] = replay(attested, places)
+            node.findings.append(self.audit.replayed[node.id])
+
+    def _sound(self) -> dict[str, Path]:
+        """Folders of which every byte was found right now, by digest: nothing of these has to be fetched."""
+        folders = ((digest, copy) for digest, one in self.copies.items() for copy in one.copies if copy.is_folder)
+        read = self.reader.read_bytes
+        return {digest: Path(copy.where) for digest, copy in folders if read and copy.digest(self.reader) == digest}
 
 
 def artifact_id(digest: str) -> str:

@@ -23,6 +23,7 @@ def affected(
 ) -> None:
     """Show every artifact that a source, an object or a document reached, and which models were trained on it."""
     import pipelines.affected as reached
+    from cairn.audit.text import shown
     from cairn.lineage.graph import scan
     from cairn.lineage.places import Places
     from cairn.lineage.signing import trusted_keys
@@ -39,18 +40,18 @@ def affected(
         print_json(asdict(found))
         return
     such_as = ", ".join(found.objects[:3]) + (" …" if len(found.objects) > 3 else "")
-    print(f"{source}: {len(found.objects):,} objects: {such_as}")
-    shown = table("artifact", "digest", "made by", "of it")
+    print(shown(f"{source}: {len(found.objects):,} objects: {such_as}"))
+    hits = table("artifact", "digest", "made by", "of it")
     for hit in found.hits:
-        shown.add_row(hit.name, short(hit.digest), hit.stage, _of_it(hit))
-    show(shown)
+        hits.add_row(shown(hit.name), short(hit.digest), shown(hit.stage), shown(_of_it(hit)))
+    show(hits)
     print()
     models = table("model", "digest", "", "why")
     for model in found.models:
-        models.add_row(model.name, short(model.digest), model.verdict, model.why)
+        models.add_row(shown(model.name), short(model.digest), model.verdict, shown(model.why))
     show(models)
     for line in found.unknown:
-        print(f"not known: {line}")
+        print(f"not known: {shown(line)}")
     if found.distrusted:
         print(f"{found.distrusted} attestations are signed by no trusted key and were passed over")
 

@@ -12,6 +12,7 @@ from cairn.cli.output import AsJson, print_json, width
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from cairn.audit.replay.job import Sample
     from cairn.audit.walk import Replay
     from cairn.lineage.store import Store
 
@@ -35,29 +36,34 @@ def audit(
     ] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Do a sample of every stage again, and compare.")] = False,
     sample: Annotated[
-        str, typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.")
-    ] = "20",
-    seed: Annotated[int, typer.Option(help="With --replay: seed of the sample.")] = 0,
+        str | None,
+        typer.Option(help="With --replay: objects, shards or documents of a stage, or `all`.", show_default="20"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="With --replay: seed of the sample.", show_default="0")] = None,
     steps: Annotated[
-        str | None, typer.Option(help="With --replay: the training steps A..B; A is 0 or the step of a kept state.")
+        str | None, typer.Option(help="With --replay: the training steps A..B, begun at the last state kept up to A.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the graph as one page, too.")] = None,
     json: AsJson = False,
 ) -> None:
     """Say what can be proved of a model's past. Ends with 0 only when nothing is wrong, with 1 when something is."""
     from cairn.audit.document import document
+    from cairn.audit.replay.job import Sample
     from cairn.audit.walk import audit as walk
-    from cairn.errors import AttestationError
+    from cairn.errors import AttestationError, StageError
     from cairn.lineage.signing import read_public_keys, trusted_keys
 
+    if not replay and (sample, seed, steps) != (None, None, None):
+        raise StageError("--sample, --seed and --steps say how much is done again: give --replay too")
+    drawn = Sample.asked("20" if sample is None else sample, seed or 0, steps)
+    _check_page(html, model)
     opened = _store(store)
     keys = read_public_keys(key) if key else trusted_keys()
     if not keys:
         raise AttestationError("no key is trusted here: name a public key with --key PUBLIC.pem")
     root = Path() if Path("dvc.yaml").exists() or Path("params.yaml").exists() else None
-    _check_page(html)
     with tempfile.TemporaryDirectory(prefix="cairn-audit-") as scratch:
-        again = _replay(opened, sample, seed, steps, Path(scratch)) if replay else None
+        again = _replay(opened, drawn, Path(scratch)) if replay else None
         found = walk(
             model,
             store=opened,
@@ -91,22 +97,25 @@ def _store(url: str | None) -> "Store":
     return Store.default() if url is None else Store(url)
 
 
-def _replay(store: "Store", sample: str, seed: int, steps: str | None, scratch: Path) -> "Replay":
-    from cairn.audit.replay import Sample, replay
+def _replay(store: "Store", sample: "Sample", scratch: Path) -> "Replay":
+    from cairn.audit.replay import replay
     from cairn.resources import Resources
 
-    drawn = Sample.asked(sample, seed, steps)
-    return partial(replay, store=store, sample=drawn, scratch=scratch, resources=Resources.from_environment())
+    return partial(replay, store=store, sample=sample, scratch=scratch, resources=Resources.from_environment())
 
 
-def _check_page(html: Path | None) -> None:
+def _check_page(html: Path | None, model: str) -> None:
     """Better told before the reading than after it."""
     from cairn.errors import ArtifactError
     from pipelines.stages import stages
 
-    for artifact in (made for stage in stages() for made in stage.outputs.values()) if html is not None else ():
-        if html is not None and html.resolve().is_relative_to(artifact.resolve()):
+    if html is None:
+        return
+    for artifact in (Path(model), *(made for stage in stages() for made in stage.outputs.values())):
+        if artifact.exists() and html.resolve().is_relative_to(artifact.resolve()):
             raise ArtifactError(f"--html {html}: {artifact} is an artifact and stays as it was made: write elsewhere")
+    if html.is_dir():
+        raise ArtifactError(f"--html {html}: is a folder: name a file")
 
 
 def _print(line: "Text") -> None:

@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -90,22 +90,24 @@ def diff(
 
 
 def _show_documents(found: "Changes") -> None:
+    from cairn.audit.text import shown
+
     for source, objects in found.sources.items():
         for kind, uris in (("added", objects.added), ("removed", objects.removed), ("changed", objects.changed)):
             if uris:
                 more = f", and {len(uris) - SHOWN} more" if len(uris) > SHOWN else ""
-                print(f"source {source}: {len(uris):,} objects {kind}: {', '.join(uris[:SHOWN])}{more}")
+                print(shown(f"source {source}: {len(uris):,} objects {kind}: {', '.join(uris[:SHOWN])}{more}"))
     if found.unread:
         print(f"documents were not compared: {found.unread}")
         return
     print(f"\ndocuments: {found.first:,} and {found.second:,}, of which {found.both:,} in both")
     if not found.reasons:
         return
-    shown = table("documents", "number >", "why", "such as")
+    reasons = table("documents", "number >", "why", "such as")
     for reason in found.reasons:
-        such_as = ", ".join(f"{short(one.document)} of {one.origin}" for one in reason.samples[:2])
-        shown.add_row(reason.kind, f"{reason.documents:,}", reason.why, such_as)
-    show(shown)
+        such_as = ", ".join(f"{short(one.document)} of {shown(one.origin)}" for one in reason.samples[:2])
+        reasons.add_row(reason.kind, f"{reason.documents:,}", reason.why, such_as)
+    show(reasons)
 
 
 def _show(found: "Lineage", way: str, json: bool) -> None:
@@ -114,8 +116,10 @@ def _show(found: "Lineage", way: str, json: bool) -> None:
         nodes = [asdict(node) for node in found.nodes.values()]
         print_json({"target": found.target, "way": way, "nodes": nodes, "edges": edges, "distrusted": found.distrusted})
         return
+    from cairn.audit.text import unrolled
+
     print(_label(found.nodes[found.target]))
-    for line in _branches(found, found.target, "", {found.target}):
+    for line in unrolled(_branches(found, found.target, "", {found.target})):
         print(line)
     if not found.below.get(found.target):
         what = "says how it was made" if way == "back" else "has it as an input"
@@ -124,8 +128,8 @@ def _show(found: "Lineage", way: str, json: bool) -> None:
         print(f"{found.distrusted} attestations are signed by no trusted key and were passed over")
 
 
-def _branches(found: "Lineage", node: str, indent: str, shown: set[str]) -> "Iterator[str]":
-    """The tree below a node, a line each; what was shown before is not unfolded again."""
+def _branches(found: "Lineage", node: str, indent: str, shown: set[str]) -> "Iterator[str | Iterator[Any]]":
+    """The tree below a node, a line each, or lines deeper in it; what was shown before is not unfolded again."""
     below = found.below.get(node, [])
     objects = [one for one in below if found.nodes[one].kind == "object"]
     others = [one for one in below if found.nodes[one].kind != "object"]
@@ -138,10 +142,14 @@ def _branches(found: "Lineage", node: str, indent: str, shown: set[str]) -> "Ite
         yield f"{indent}{'└─' if last else '├─'} {label}{' (see above)' if again else ''}"
         if one is not None and not again:
             shown.add(one)
-            yield from _branches(found, one, f"{indent}{'   ' if last else '│  '}", shown)
+            yield _branches(found, one, f"{indent}{'   ' if last else '│  '}", shown)
 
 
 def _label(node: "Node") -> str:
+    """What a person would call a node. Names of objects come from strangers: nothing in them may steer a terminal."""
+    from cairn.audit.text import shown
+
+    name = shown(node.name)
     if node.kind == "stage":
-        return f"{node.name}, {(node.finished or '').replace('T', ' ').removesuffix('+00:00')} UTC"
-    return node.name if node.kind == "source" else f"{node.name}  {short(node.id)}"
+        return f"{name}, {shown(node.finished or '').replace('T', ' ').removesuffix('+00:00').removesuffix('Z')} UTC"
+    return name if node.kind == "source" else f"{name}  {short(node.id)}"

@@ -350,16 +350,30 @@ def _signpost(stage_key: str, identifier: str) -> str:
     return f"stages/{stage_key}/{identifier}.json"
 
 
-def maker(store: Store, digest: str) -> Attestation | None:
-    """The newest trusted attestation of how the artifact of this digest was made; what nobody trusted signed is passed
-    over. None when there is none."""
-    envelopes = [envelope for _, envelope in made(store, digest)]
-    keys = trusted_keys() if envelopes else {}  # a signer may be a program, which takes its time
-    found = []
-    for envelope in envelopes:
+def believed(
+    store: Store, digest: str, keys: Mapping[str, ec.EllipticCurvePublicKey]
+) -> Iterator[tuple[str, Attestation | None]]:
+    """Id and content of every attestation of how the artifact of this digest was made. None stands for what is not
+    believed: nobody in `keys` signed it, it is of something else, or its name is not the sha256 of its bytes (two under
+    one id would hide each other)."""
+    for identifier, envelope in made(store, digest):
         try:
-            found.append(verify(envelope, keys))
+            said = verify(envelope, keys)
         except AttestationError:
+            yield identifier, None
             continue
-    runs = [one for one in found if digest in one.outputs.values()]
-    return max(runs, key=lambda one: one.finished, default=None)
+        sound = digest in said.outputs.values() and hashlib.sha256(envelope).hexdigest() == identifier
+        yield identifier, said if sound else None
+
+
+def maker(store: Store, digest: str, keys: Mapping[str, ec.EllipticCurvePublicKey] | None = None) -> Attestation | None:
+    """The newest believed attestation of how the artifact of this digest was made; None when there is none.
+
+    Args:
+        keys: those that are trusted; None is those of this machine.
+    """
+    # A signer may be a program, which takes its time: it is asked for its key only where there is something to check.
+    if keys is None and not store.list(f"attestations/{digest}"):
+        return None
+    runs = (said for _, said in believed(store, digest, trusted_keys() if keys is None else keys))
+    return max(filter(None, runs), key=lambda one: one.finished, default=None)

@@ -13,7 +13,6 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.errors import AttestationError
 from cairn.lineage import attestation
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
@@ -124,7 +123,7 @@ def scan(store: Store, keys: Keys) -> Graph:
     subjects = store.list("attestations")
     with progress("attestations", len(subjects), "artifacts") as shown, ThreadPoolExecutor(READS) as threads:
         found: dict[str, Attestation | None] = {}
-        for read in threads.map(lambda subject: _under(store, subject, keys), subjects):
+        for read in threads.map(lambda subject: list(attestation.believed(store, subject, keys)), subjects):
             shown.advance()
             for identifier, attested in read:
                 found[identifier] = attested or found.get(identifier)
@@ -136,7 +135,7 @@ def ancestors(store: Store, digest: str, keys: Keys) -> Graph:
     found: dict[str, Attestation | None] = {}
     wanted, seen = [digest], {digest}
     while wanted:
-        for identifier, attested in _under(store, wanted.pop(), keys):
+        for identifier, attested in attestation.believed(store, wanted.pop(), keys):
             found[identifier] = attested or found.get(identifier)
             for one in dependencies(attested) if attested else ():
                 if one.kind == "artifact" and one.digest not in seen:
@@ -149,19 +148,6 @@ def _graph(found: Mapping[str, Attestation | None]) -> Graph:
     runs = {identifier: attested for identifier, attested in found.items() if attested is not None}
     in_order = dict(sorted(runs.items(), key=lambda run: (run[1].finished, run[0])))
     return Graph(in_order, len(found) - len(runs))
-
-
-def _under(store: Store, subject: str, keys: Keys) -> list[tuple[str, Attestation | None]]:
-    """Id and attestation of every record about an artifact; None in place of what is not believed."""
-    found: list[tuple[str, Attestation | None]] = []
-    for identifier, envelope in attestation.made(store, subject):
-        try:
-            attested = attestation.verify(envelope, keys)
-        except AttestationError:
-            found.append((identifier, None))
-        else:
-            found.append((identifier, attested if subject in attested.outputs.values() else None))
-    return found
 
 
 def _made_from(attested: Attestation) -> list[Dependency]:

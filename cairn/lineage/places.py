@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cairn.errors import StoreError
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.store import Store
 
@@ -22,6 +23,7 @@ class Places:
     """Where what is fetched is put."""
     places: Sequence[Path] = ()
     found: dict[str, Path] | None = None
+    """Where artifacts were found to lie whole, by digest; None: `places` are still to be looked at."""
 
     def __call__(self, digest: str, only: Collection[str] | None = None) -> Path:
         """The folder, or file, of an artifact; it is read and not written to.
@@ -29,7 +31,7 @@ class Places:
         Args:
             only: the files that are wanted of it, by their paths; None is all of it.
 
-        Raises StoreError when it lies nowhere.
+        Raises StoreError when it lies nowhere, or holds none of the files `only`.
         """
         if self.found is None:
             self.found = {known: path for path in self.places if (known := digest_of(path)) is not None}
@@ -40,6 +42,8 @@ class Places:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             self.store.get(digest, target, only)
+            if not target.exists():
+                raise StoreError(f"{self.store.url}: {digest} holds none of what was asked for")
         if only is None:
             self.found[digest] = target
         return target

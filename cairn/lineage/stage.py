@@ -212,8 +212,8 @@ def run_pinned(
     folder = home / "work" / key
     with only_one(home, component, key):
         for attested in trusted(store, key):
-            whole = set(attested.outputs) == set(component.outputs) and all(map(store.hold, attested.outputs.values()))
-            if whole and all(is_pinned(attested, name, store) for name in attested.outputs):
+            made_here = attested.outputs.items() if set(attested.outputs) == set(component.outputs) else ()
+            if made_here and all(is_pinned(attested, name, store) and store.hold(digest) for name, digest in made_here):
                 remove(folder)
                 sign_outputs(component.signs, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs

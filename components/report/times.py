@@ -4,7 +4,6 @@ the report is drawn from. The report artifact has none of it."""
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cairn.errors import AttestationError
 from cairn.lineage import attestation, signing
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import Store
@@ -63,15 +62,7 @@ def times_of(store: Store, checkpoint: str) -> Times | None:
 
 def _attested(store: Store, digest: str) -> Iterator[Attestation]:
     """Statements of how an artifact was made, as far as they can be relied on."""
-    keys = signing.trusted_keys()
-    for _, envelope in attestation.made(store, digest):
-        try:
-            verified = attestation.verify(envelope, keys)
-        except AttestationError:
-            continue
-        # The record under the digest is only a signpost: what was signed must say the same.
-        if digest in verified.outputs.values():
-            yield verified
+    yield from filter(None, (said for _, said in attestation.believed(store, digest, signing.trusted_keys())))
 
 
 def _around(store: Store, run: Attestation) -> Iterator[tuple[str, str]]:

@@ -194,6 +194,13 @@ def test_a_source_that_is_gone_is_named_by_its_uri(copy: Project) -> None:
     assert names(audited(copy), "MISSING", "text/0007.txt", "nowhere in the tree")
 
 
+def test_sources_whose_lock_is_gone_from_the_store_are_looked_for_all_the_same(copy: Project) -> None:
+    md5 = hashlib.md5((copy.root / "sources.lock.json").read_bytes()).hexdigest()
+    (copy.root / ".cairn/store/files/md5" / md5[:2] / md5[2:]).unlink()
+    # From a report, ingest is come to before snapshot, which alone is attested with the tree of the objects.
+    assert wrong(audited(copy, "artifacts/report")) == []
+
+
 def test_another_artifact_in_the_project_is_no_fault_when_it_is_attested_too(copy: Project, tmp_path: Path) -> None:
     other = tmp_path / "tokens"
     shutil.copytree(copy.root / "artifacts/tokens", other)

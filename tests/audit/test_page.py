@@ -56,6 +56,38 @@ def test_a_name_cannot_be_anything_but_text_on_the_page() -> None:
     assert {element.tag for element in Page(html).elements()} >= {"svg", "table", "li"}
 
 
+def test_many_objects_at_fault_do_not_hide_the_rest() -> None:
+    found = hostile()
+    lost = Finding(Verdict.MISSING, "text/1: nothing says where its bytes are kept")
+    for number in range(1000):
+        found.nodes[f"object:{number}"] = Node(f"object:{number}", "object", f"text/{number}", "4" * 64, [lost])
+    said = "\n".join(line.plain for line in lines(found))
+    assert "What is wrong (1005)" in said
+    assert "and 989 more of objects (--json lists all)" in said
+    assert "text/1: text/1" not in said
+    assert "and 951 more of objects" in page(found, "store", [])
+    assert len(document(found, "store", [])["wrong"]) == 1005
+
+
+def test_a_replay_is_told_with_what_it_rests_on() -> None:
+    found = hostile()
+    found.replayed["stage:2"] = Finding(Verdict.ATTESTED, "came out otherwise", ("orjson was 1.0.0, here it is 3",))
+    for told in ("\n".join(line.plain for line in lines(found)), page(found, "store", [])):
+        assert all(words in told for words in ("What was done again", "came out otherwise", "orjson was", "here it is"))
+
+
+def test_a_chain_of_a_thousand_stages_is_told_to_its_end() -> None:
+    found = Audit("artifact:0")
+    for number in range(1000):
+        for kind in ("artifact", "stage"):
+            found.nodes[f"{kind}:{number}"] = Node(f"{kind}:{number}", kind, f"{kind} {number}", "5" * 64)
+        found.edges.append(Edge(f"artifact:{number}", f"stage:{number}", "made by"))
+        found.edges.append(Edge(f"stage:{number}", f"artifact:{(number + 1) % 1000}", "made from"))
+    said = [line.plain for line in lines(found)]
+    assert sum("stage 999" in line for line in said) == 1
+    assert any(line.endswith("artifact 0 555555555555 (above)") for line in said)
+
+
 def test_the_page_loads_nothing_and_runs_nothing(built: Project) -> None:
     html = page(audited(built), "store", [])
     assert "default-src &#x27;none&#x27;" in html

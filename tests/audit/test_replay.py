@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 import signal
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from cairn.audit.replay import Sample, replay, replay_all
+from cairn.audit.replay import Sample, replay
 from cairn.audit.verdicts import Finding, Verdict
+from cairn.cli.main import enter
 from cairn.errors import StageError
 from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of, read_artifact, readable
@@ -37,6 +38,8 @@ from pipelines.stages import NAMES, place, stages
 from tests.pipelines.project import Project
 
 Edit = Callable[[Path], None]
+# What a replay of training does when no steps are asked for, one half each: a launch of the trainer takes four seconds.
+FIRST, LAST = (0, 20), (100, 150)
 
 
 class Auditor:
@@ -105,23 +108,75 @@ def said(finding: Finding) -> str:
 # What was made comes out again
 
 
-def test_every_stage_comes_out_again_on_a_sample(auditor: Auditor) -> None:
-    artifacts = ("sources", "documents", "tokens", "checkpoint", "model", "scores", "report")
-    found = replay_all(
-        [auditor.attested(artifact) for artifact in artifacts],
-        Places(auditor.store, auditor.scratch / "fetched", auditor.places()),
-        store=auditor.store,
-        sample=Sample(seed=3, size=5),
-        scratch=auditor.scratch,
-        resources=Resources(workers=1, processes=1),
-    )
-    findings = {attested.component: finding for attested, finding in found}
-    assert list(findings) == list(NAMES)
-    assert {finding.verdict for finding in findings.values()} == {Verdict.REPRODUCED}, findings
-    assert "5 of 120 objects were read again (seed 3)" in findings["ingest"].said
-    assert "the tokenizer was trained again" in findings["tokenize"].said
-    assert "steps 101 to 150 of 150 were trained again from the state kept at step 100" in findings["pretrain"].said
-    assert "so are the final weights, bit for bit" in findings["pretrain"].said
+def test_an_audit_does_every_stage_again_on_a_sample_and_leaves_nothing_behind(
+    auditor: Auditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(auditor.scratch))
+    monkeypatch.delenv("CAIRN_STORE", raising=False)
+    html = tmp_path / "audit.html"
+    before = files_of(auditor.root)
+    words = ["audit", "artifacts/report", "--replay", "--sample", "5", "--seed", "3", "--json", "--html", str(html)]
+    assert enter(words) == 0
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    names = {node["id"]: node["name"].split()[0] for node in said["nodes"]}
+    found = {names[one["about"][0]]: one for one in said["replayed"]}
+    assert list(found) == list(NAMES)
+    assert {one["verdict"] for one in found.values()} == {"REPRODUCED"}, found
+    assert "5 of 120 objects were read again (seed 3)" in found["ingest"]["said"]
+    assert "the tokenizer was trained again" in found["tokenize"]["said"]
+    assert "steps 101 to 150 of 150 were trained again from the state kept at step 100" in found["pretrain"]["said"]
+    assert "so are the final weights, bit for bit" in found["pretrain"]["said"]
+    assert not any("of whoever holds the key" in limit for limit in said["limits"])
+    assert [line for line in printed.err.splitlines() if line.startswith("replay: ")] == [f"replay: {n}" for n in NAMES]
+    assert "What was done again" in html.read_text()
+    assert files_of(auditor.root) == before
+    assert [path.name for path in auditor.scratch.iterdir() if path.name.startswith("cairn-")] == []
+
+
+def files_of(root: Path) -> dict[str, str | None]:
+    """Everything that lies in a project, and its digest."""
+    return {str(path): digest_of(path) if path.is_file() else None for path in root.rglob("*")}
+
+
+def test_a_replay_that_conflicts_fails_the_audit_and_one_that_cannot_be_is_told(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CAIRN_STORE", raising=False)
+    auditor.forge("model", lambda path: edit_tensor(path / "model.safetensors", "model.norm.weight"))
+    assert enter(["audit", "--replay", "--sample", "1", "--steps", "0..9999"]) == 1
+    told = capsys.readouterr().out.partition("What was done again")[2]
+    assert "CONFLICT  export 0.2.0: the model was exported again" in told
+    assert "ATTESTED  pretrain 0.3.0: was not replayed: steps 0..9999 are asked for, and it has 150" in told
+
+
+@pytest.mark.parametrize(
+    "words", [["--seed", "3"], ["--sample", "5"], ["--steps", "0..5"], ["--replay", "--sample", ""]]
+)
+def test_a_sample_of_nothing_is_one_line(auditor: Auditor, words: list[str]) -> None:
+    with pytest.raises(StageError, match=r"give --replay too|must be a whole number"):
+        enter(["audit", *words])
+
+
+def test_what_breaks_the_reader_of_a_forged_artifact_does_not_end_the_audit(auditor: Auditor) -> None:
+    def nonsense(checkpoint: Path) -> None:
+        for path in checkpoint.glob("*.safetensors"):
+            path.write_bytes(b"no tensors")
+
+    forged = auditor.root / place("checkpoint")
+    before = str(digest_of(forged))
+    auditor.forge("checkpoint", nonsense)
+    auditor.resign("model", lambda said: replace_in(said, before, str(digest_of(forged))))
+    found = auditor.replay("model")
+    assert found.verdict is Verdict.CONFLICT, said(found)
+    assert "refuses what it is said to have worked on" in found.said
+
+
+def replace_in(statement: Any, before: str, after: str) -> None:
+    """Name another digest wherever a statement names one."""
+    changed = json.loads(json.dumps(statement).replace(before, after))
+    statement.clear()
+    statement.update(changed)
 
 
 @pytest.mark.parametrize("artifact", ["documents", "tokens", "checkpoint", "scores"])
@@ -155,7 +210,7 @@ def test_a_state_that_is_kept_on_the_way_is_compared(auditor: Auditor) -> None:
 def test_other_hardware_is_close_and_the_tolerance_is_told(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
     # Kernels without vector instructions add up in another order, as another processor does.
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
-    found = auditor.replay("checkpoint")
+    found = auditor.replay("checkpoint", steps=FIRST)
     assert found.verdict is Verdict.CLOSE, said(found)
     assert "tolerance 2%" in said(found)
     assert "what steers arithmetic was nothing, here it is ATEN_CPU_CAPABILITY=default" in found.details
@@ -414,17 +469,17 @@ def edit_log(checkpoint: Path, step: int) -> None:
     path.write_text("".join(json.dumps(one, sort_keys=True, separators=(",", ":")) + "\n" for one in lines))
 
 
-@pytest.mark.parametrize("step", [7, 140])
-def test_a_loss_that_was_edited_is_found(auditor: Auditor, step: int) -> None:
+@pytest.mark.parametrize(("step", "steps"), [(7, FIRST), (140, LAST)])
+def test_a_loss_that_was_edited_is_found(auditor: Auditor, step: int, steps: tuple[int, int]) -> None:
     auditor.forge("checkpoint", lambda checkpoint: edit_log(checkpoint, step))
-    found = auditor.replay("checkpoint")
+    found = auditor.replay("checkpoint", steps=steps)
     assert found.verdict is Verdict.CONFLICT
     assert f"step {step}: loss was" in said(found), said(found)
 
 
 def test_a_loss_that_was_edited_where_nothing_is_trained_again_does_not_fit_the_kept_state(auditor: Auditor) -> None:
     auditor.forge("checkpoint", lambda checkpoint: edit_log(checkpoint, 60))
-    found = auditor.replay("checkpoint")
+    found = auditor.replay("checkpoint", steps=LAST)
     assert found.verdict is Verdict.CONFLICT
     assert "came with other lines than training.jsonl begins with" in said(found)
 
@@ -437,7 +492,7 @@ def edit_tensor(path: Path, name: str) -> None:
 
 def test_a_changed_weight_of_the_checkpoint_is_found(auditor: Auditor) -> None:
     auditor.forge("checkpoint", lambda path: edit_tensor(path / "model-00001-of-00001.safetensors", "norm.weight"))
-    found = auditor.replay("checkpoint")
+    found = auditor.replay("checkpoint", steps=LAST)
     assert found.verdict is Verdict.CONFLICT
     assert "checkpoint: model-00001-of-00001.safetensors: other bytes" in said(found)
     assert "the surroundings are those attested, so it must be equal" in said(found)
@@ -475,7 +530,7 @@ def test_a_weight_that_was_changed_much_is_a_conflict_on_any_hardware(
 
     auditor.forge("checkpoint", change)
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
-    found = auditor.replay("checkpoint")
+    found = auditor.replay("checkpoint", steps=LAST)
     assert found.verdict is Verdict.CONFLICT
     assert "the weights are further apart than 0.25" in said(found)
 
@@ -546,34 +601,18 @@ def test_a_lock_that_names_other_bytes_than_its_attestation_is_found(auditor: Au
 
 # Interrupted
 
-REPLAYING = """
-import sys
-from pathlib import Path
-from cairn.audit.replay import Sample, replay
-from cairn.errors import guard
-from cairn.lineage import attestation, signing
-from cairn.lineage.artifact import digest_of
-from cairn.lineage.places import Places
-from cairn.lineage.store import Store
-from cairn.resources import Resources
-scratch, store = Path(sys.argv[1]), Store.default()
-def door():
-    places = [Path("artifacts", name) for name in ("tokens", "checkpoint", "optimizer")]
-    attested = attestation.maker(store, digest_of(places[1]))
-    sample = Sample(size=None)
-    print(replay(attested, Places(store, scratch / "fetched", places), store=store, sample=sample, scratch=scratch,
-                 resources=Resources(1, 1)))
-if __name__ == "__main__":
-    sys.exit(guard(door))
-"""
 
-
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_replay_that_is_interrupted_leaves_nothing_behind(auditor: Auditor, sent: signal.Signals, code: int) -> None:
-    before = {path: digest_of(path) for path in auditor.places()}
-    process = Project(auditor.root).start(sys.executable, "-c", REPLAYING, str(auditor.scratch))
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_an_audit_that_is_interrupted_in_a_replay_leaves_nothing_behind(
+    auditor: Auditor, sent: signal.Signals, code: int
+) -> None:
+    before = files_of(auditor.root)
+    words = ["cairn", "audit", "artifacts/checkpoint", "--replay", "--sample", "all"]
+    process = Project(auditor.root).start(*words, TMPDIR=str(auditor.scratch))
     deadline = time.monotonic() + 60
-    while not any(log.stat().st_size for log in auditor.scratch.glob("pretrain-*/0/work/training.jsonl")):
+    while not any(log.stat().st_size for log in auditor.scratch.glob("cairn-*/pretrain-*/0/work/training.jsonl")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -581,6 +620,5 @@ def test_a_replay_that_is_interrupted_leaves_nothing_behind(auditor: Auditor, se
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == code, printed
     assert "Traceback" not in printed
-    assert not list(auditor.scratch.iterdir())
-    assert {path: digest_of(path) for path in auditor.places()} == before
-    assert not list((auditor.root / ".cairn" / "work").glob("*"))
+    assert [path.name for path in auditor.scratch.iterdir() if path.name.startswith("cairn-")] == []
+    assert files_of(auditor.root) == before

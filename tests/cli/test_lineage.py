@@ -87,6 +87,29 @@ def test_what_a_stranger_signed_is_counted_and_not_followed(copy: Project, cairn
     assert "1 attestations are signed by no trusted key and were passed over" in said.out
 
 
+def test_an_attestation_that_lies_under_the_id_of_another_hides_nothing(copy: Project, cairn: Cairn) -> None:
+    attestations = copy.root / ".cairn/store/attestations"
+    (export,) = (attestations / digest(copy, "model")).glob("*.json")
+    # The last digest of the store: what is read last would otherwise stand for both.
+    last = max(attestations.iterdir())
+    (envelope,) = last.glob("*.json")
+    assert last.name != digest(copy, "model")
+    shutil.copy(envelope, last / export.name)
+    said = cairn("lineage", "forward", "artifacts/checkpoint", at=copy.root)
+    assert f"model  {digest(copy, 'model')[:12]}" in said.out
+
+
+def test_a_name_of_a_stranger_cannot_steer_the_terminal(copy: Project, cairn: Cairn) -> None:
+    (copy.root / "text" / "0000\x1b[2J.txt").write_text(
+        "The lantern marks the path, and the rope holds the river.\n" * 40
+    )
+    again(copy)
+    for words in (("lineage", "back", "artifacts/documents"), ("affected", "text/0000\x1b*")):
+        said = cairn(*words, at=copy.root)
+        assert (said.code, "\x1b" in said.out) == (0, False), said
+        assert "0000␛[2J.txt" in said.out
+
+
 def test_what_nobody_made_has_no_way_back_or_forward(built: Project, cairn: Cairn) -> None:
     said = cairn("lineage", "back", "params.yaml", at=built.root)
     assert (said.code, said.out.splitlines()[-1]) == (0, "no trusted attestation says how it was made")
@@ -266,7 +289,9 @@ def test_artifacts_whose_bytes_are_gone_are_told_and_not_taken_for_clean(copy: P
     shutil.rmtree(copy.root / "artifacts" / "documents")
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = printed(cairn("affected", "walks", "--json", at=copy.root))
-    assert {hit["name"]: hit for hit in said["hits"]}["documents"]["unknown"]
+    hits = {hit["name"]: hit for hit in said["hits"]}
+    assert hits["documents"]["unknown"]
+    assert hits["tokens"]["unknown"] == "its documents were not counted"
     assert said["models"][0]["verdict"] == "not known"
 
 

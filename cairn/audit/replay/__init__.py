@@ -4,7 +4,7 @@ A signature proves who said it; a replay proves that it is so, for what was samp
 stage has a file that says what is done again and what is compared.
 """
 
-from cairn.audit.replay.driver import replay, replay_all
+from cairn.audit.replay.driver import replay
 from cairn.audit.replay.job import Fetch, Sample
 
-__all__ = ["Fetch", "Sample", "replay", "replay_all"]
+__all__ = ["Fetch", "Sample", "replay"]

@@ -1,38 +1,24 @@
-"""Replay attested stages, one after the other, in a scratch folder.
+"""Replay an attested stage in a scratch folder.
 
 What cannot be replayed here is told and is no fault: another version of a component is installed, or what it needs is
-not to be had. Only what came out otherwise is.
+not to be had. Only what came out otherwise is, and a stage that refuses the very bytes that it is said to have read.
 """
 
 import json
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cairn.audit.replay.job import Fetch, Job, Sample, UnavailableError
 from cairn.audit.verdicts import Finding, Verdict
-from cairn.errors import CairnError
+from cairn.errors import FULL_DISK, ArtifactError, CairnError, one_line
 from cairn.lineage.artifact import remove
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.stage import Component
 from cairn.lineage.store import Store
 from cairn.resources import Resources
-
-
-def replay_all(
-    attestations: Iterable[Attestation],
-    fetch: Fetch,
-    *,
-    store: Store,
-    sample: Sample,
-    scratch: Path,
-    resources: Resources,
-) -> Iterator[tuple[Attestation, Finding]]:
-    """`replay` of each, in order; each is yielded as soon as it is known."""
-    for attested in attestations:
-        print(f"replay: {attested.component}", file=sys.stderr, flush=True)
-        yield attested, replay(attested, fetch, store=store, sample=sample, scratch=scratch, resources=resources)
 
 
 def replay(
@@ -53,8 +39,8 @@ def replay(
 
     Returns:
         REPRODUCED: it came out the same. CLOSE: within a tolerance, which is said, on hardware that cannot give the
-        same bits. CONFLICT: it did not come out, and the details name what. ATTESTED: it could not be replayed, or, of
-        a snapshot, what is upstream has changed since, which is no fault.
+        same bits. CONFLICT: it did not come out, and the details name what. ATTESTED: it could not be replayed, or it
+        came out otherwise and nothing was promised: other packages, or sources that changed upstream since.
 
     Raises:
         KeyboardInterrupt: and nothing is left behind.
@@ -68,15 +54,25 @@ def replay(
         return _not_replayed(
             f"{name} {attested.version} made it and {component.version} is installed: install a Cairn that has it"
         )
+    print(f"replay: {name}", file=sys.stderr, flush=True)
     folder = scratch / f"{name}-{uuid.uuid4().hex[:12]}"
     folder.mkdir(parents=True)
+    job = Job(attested, component, None, fetch, store, sample, folder, resources)
     try:
-        section = _section(attested)
-        return again(Job(attested, component, section, fetch, store, sample, folder, resources))
+        job = replace(job, section=_section(attested))
+        return again(job)
     except UnavailableError as error:
         return _not_replayed(str(error))
+    except ArtifactError as error:
+        # Every byte of it was found to be that of its digest: the stage cannot have gone through with it.
+        return job.other("the stage refuses what it is said to have worked on", [one_line(error)])
     except CairnError as error:
-        return _not_replayed(f"it failed here: {error}")
+        return _not_replayed(f"it failed here: {one_line(error)}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise  # it is this machine that has to be mended
+        # What a forger signed may break any library that reads it, and the other stages are still to be told of.
+        return _not_replayed(f"it failed here: {type(error).__name__}: {one_line(error)}")
     finally:
         remove(folder)
 

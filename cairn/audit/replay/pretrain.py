@@ -6,6 +6,7 @@ kept on the way, and, where the last step is among those that are done again, th
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,15 +82,19 @@ def _stretch(job: Job, first: int, last: int) -> Finding:
         except ArtifactError as error:
             return job.wrong("a state that was kept does not fit the log of the run", [str(error)])
     work.mkdir(parents=True, exist_ok=True)
-    fixed = job.section.mode == "strict"
+    resources = job.resources
+    if job.section.mode != "strict":  # only in strict mode do other numbers of processes give the same bits
+        world, processors = job.attested.facts.get("world_size"), os.cpu_count() or 1
+        if not isinstance(world, int) or not 0 < world <= processors:
+            raise UnavailableError(f"{world} processes trained it in fast mode, and here are {processors} processors")
+        resources = replace(resources, processes=world)
     interrupted = pretrain(
         job.section,
         tokens=job.input("tokens"),
         checkpoint=checkpoint,
         optimizer=optimizer,
         work=work,
-        # Only in strict mode do other numbers of processes give the same bits.
-        resources=job.resources if fixed else replace(job.resources, processes=job.attested.facts["world_size"]),
+        resources=resources,
         name=f"replay-{job.attested.stage_key[:12]}",
         facts={},
         until=last,
