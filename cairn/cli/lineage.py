@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cairn.cli.output import AsJson, print_json, short, show, table, written
+from cairn.cli.output import AsJson, moment, print_json, short, show, table, written
 from cairn.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -133,8 +133,14 @@ def _branches(found: "Lineage", node: str, indent: str, shown: set[str]) -> "Ite
     below = found.below.get(node, [])
     objects = [one for one in below if found.nodes[one].kind == "object"]
     others = [one for one in below if found.nodes[one].kind != "object"]
-    lines: list[tuple[str, str | None]] = [(_label(found.nodes[one]), one) for one in (*others, *objects[:SHOWN])]
-    if len(objects) > SHOWN:
+    told = objects[:SHOWN]
+    known = bool(told) and shown.issuperset(told)
+    lines: list[tuple[str, str | None]] = [
+        (_label(found.nodes[one]), one) for one in (*others, *(() if known else told))
+    ]
+    if known:
+        lines.append((f"{len(objects):,} objects (see above)", None))
+    elif len(objects) > SHOWN:
         lines.append((f"and {len(objects) - SHOWN:,} more objects", None))
     for number, (label, one) in enumerate(lines, 1):
         last = number == len(lines)
@@ -151,5 +157,5 @@ def _label(node: "Node") -> str:
 
     name = shown(node.name)
     if node.kind == "stage":
-        return f"{name}, {shown(node.finished or '').replace('T', ' ').removesuffix('+00:00').removesuffix('Z')} UTC"
-    return name if node.kind == "source" else f"{name}  {short(node.id)}"
+        return f"{name}, {shown(moment(node.finished))}"
+    return name if node.kind == "source" else f"{name}  {short(node.digest)}"

@@ -65,6 +65,11 @@ def short(digest: Any) -> str:
     return str(digest)[:12] if digest else "none"
 
 
+def moment(time: str | None) -> str:
+    """An ISO 8601 time in UTC to the minute, as people read it."""
+    return f"{time[:16].replace('T', ' ')} UTC" if time else "unknown"
+
+
 def written(value: Any) -> str:
     """A recipe value as it would stand in a recipe."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cairn.cli.output import AsJson, print_json, short, show, table, written
+from cairn.cli.output import AsJson, moment, print_json, short, show, table, written
 
 if TYPE_CHECKING:
     from cairn.lineage.store import Store
@@ -241,5 +241,5 @@ def _list(store: "Store", json: bool) -> None:
     for run, one in listed.items():
         stages = one["stages"]
         shown = "all" if len(stages) == len(NAMES) else ", ".join(map(str, stages or ()))
-        rows.add_row(run, str(one["finished"])[:16].replace("T", " "), shown, short(one["model"]))
+        rows.add_row(run, moment(one["finished"]), shown, short(one["model"]))
     show(rows)

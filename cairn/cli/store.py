@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cairn.cli.output import AsJson, print_json, short, show, table
+from cairn.cli.output import AsJson, moment, print_json, short, show, table
 
 if TYPE_CHECKING:
     from cairn.lineage.catalogue import Catalogue, Item
@@ -56,7 +56,7 @@ def ls(
     for item in found.items:
         by = f"{item.component} {item.version}" if item.component else ""
         what = item.name or (item.artifact.members[0].path if not item.artifact.is_directory else "")
-        rows.add_row(short(item.digest), what, by, item.when, _bytes(item.size), f"{item.files:,}", _here(item))
+        rows.add_row(short(item.digest), what, by, moment(item.when), _bytes(item.size), f"{item.files:,}", _here(item))
     if found.items:
         show(rows)
     for fault in found.faults:
@@ -206,7 +206,9 @@ def _list_runs(at: "Store", json: bool) -> None:
     rows = table("run", "when", "stages", "made")
     for run in found:
         stages = ", ".join(f"{stage} {outcome}" for stage, outcome in run.stages.items())
-        rows.add_row(run.name, run.when, stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items()))
+        rows.add_row(
+            run.name, moment(run.when), stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items())
+        )
     if found:
         show(rows)
     print(f"{_some(len(found), 'run')} in {at}")
@@ -275,7 +277,7 @@ def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:
             rows.add_row(
                 short(one.digest),
                 (item.name or item.artifact.members[0].path) if item else "",
-                item.when if item else "",
+                moment(item.when) if item else "",
                 f"{one.age / DAY:.0f} days ago",
                 _bytes(one.frees),
                 "no run, model or Git ref names it, or what was made from it",

@@ -33,6 +33,11 @@ class Dependency:
     """Of the input; of an object its URI."""
     digest: str
 
+    @property
+    def id(self) -> str:
+        """Of its node: the digest; with the URI of an object, for two may have the same bytes."""
+        return f"object:{self.digest}:{self.name}" if self.kind == "object" else self.digest
+
 
 def dependencies(attested: Attestation) -> Iterator[Dependency]:
     """The artifacts and source objects that a stage read. Its code and locks led nowhere else, and are left out."""
@@ -47,10 +52,11 @@ class Node:
     """An artifact, a run of a stage, a source, or an object of one."""
 
     id: str
-    """The digest; of a stage, the id of its attestation; of a source, `source` and what is said of it."""
+    """Unique: the digest; of a stage, the id of its attestation; of an object, its digest and URI."""
     kind: Literal["artifact", "stage", "source", "object"]
     name: str
     """Of an artifact what its stage calls it; of a stage component and version; of an object its URI."""
+    digest: str
     finished: str | None = None
     """When a stage ended."""
 
@@ -172,7 +178,7 @@ def _walk(
     if digest not in graph.makers:
         used = (one for run in graph.users.get(digest, ()) for one in dependencies(graph.runs[run]))
         kind = "object" if any(one.digest == digest and one.kind == "object" for one in used) else "artifact"
-    found = Lineage(digest, {digest: Node(digest, kind, graph.name_of(digest))}, distrusted=graph.distrusted)
+    found = Lineage(digest, {digest: Node(digest, kind, graph.name_of(digest), digest)}, distrusted=graph.distrusted)
     wanted = deque([digest])
     while wanted:
         now = wanted.popleft()
@@ -183,10 +189,10 @@ def _walk(
                 continue
             attested = graph.runs[identifier]
             name = f"{attested.component} {attested.version}"
-            found.nodes[identifier] = Node(identifier, "stage", name, attested.finished)
+            found.nodes[identifier] = Node(identifier, "stage", name, identifier, attested.finished)
             for one in onward(attested):
-                found.below.setdefault(identifier, []).append(one.digest)
-                if one.digest not in found.nodes:
-                    found.nodes[one.digest] = Node(one.digest, one.kind, one.name)
-                    wanted.append(one.digest)
+                found.below.setdefault(identifier, []).append(one.id)
+                if one.id not in found.nodes:
+                    found.nodes[one.id] = Node(one.id, one.kind, one.name, one.digest)
+                    wanted.append(one.id)
     return found

@@ -293,6 +293,16 @@ class Store:
             version, data = version + 1, newer
         return (version, self._value(name, version, data)) if data is not None else (0, None)
 
+    def value(self, name: str, version: int) -> Any:
+        """What a pointer was set to as its `version`, from 1.
+
+        Raises StoreError when there was no such version, or its record is not what was written.
+        """
+        data = self.read(_version(name, version))
+        if data is None:
+            raise StoreError(f"{self}/{_version(name, version)}: no such version of the pointer")
+        return self._value(name, version, data)
+
     def swap(self, name: str, version: int, value: Any) -> int:
         """Set a pointer, provided that it is still at `version`; return its new version.
 

@@ -43,7 +43,7 @@ def test_back_from_a_report_lead_all_stages_to_the_sources(built: Project, cairn
     artifacts = {node["name"]: node["id"] for node in nodes if node["kind"] == "artifact"}
     # The optimizer was made beside, and nothing was made from it.
     assert artifacts == {name: digest(built, name) for name in ("sources", *ARTIFACTS) if name != "optimizer"}
-    objects = {node["name"]: node["id"] for node in nodes if node["kind"] == "object"}
+    objects = {node["name"]: node["digest"] for node in nodes if node["kind"] == "object"}
     lock = read_lock(built.root / "sources.lock.json")
     assert objects == {uri: locked.sha256 for uri, locked in lock.objects().items()}
     assert [node["name"] for node in nodes if node["kind"] == "source"] == ["source walks: text, CC0-1.0"]

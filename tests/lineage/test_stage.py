@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace

@@ -16,7 +16,7 @@ from cairn.audit.verdicts import Finding
 from cairn.errors import ArtifactError, StageError
 from components.tokenize.tokenize import SPLITS, SUFFIXES, Unit, encode_shard
 
-TRAIN_AGAIN = 8_000_000
+TRAIN_AGAIN = 16_000_000
 """Bytes of text of the train split up to which the tokenizer is trained again: some 3 seconds on two cores."""
 
 
