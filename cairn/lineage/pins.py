@@ -65,7 +65,7 @@ def read_pin(data: bytes) -> Artifact | None:
         # Of the md5 addresses the digest says nothing; each is there twice.
         whole = all(pin[name] == said for name, said in pin_of(artifact).items())
         return artifact if whole and artifact.digest and all(map(_is_sound, artifact.members)) else None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
 
