@@ -4,7 +4,7 @@
 
 - An audit of an artifact of 10 GB in a store, from the command line: bytes a second for each core, beside sha256 of a
   buffer in memory on one core, measured before and after.
-- Hash while writing: a stream into a store, beside hashing the same stream alone.
+- Hash while writing: a file into a store, beside hashing it alone.
 - The default run with all work taken out: what reading, hashing, pinning, signing and publishing take, beside what the
   run took.
 - 1 GB on its way: push, clone, pull and a run that does nothing, beside the same with `dvc push`, `pull` and `repro`.
@@ -39,6 +39,7 @@ from pipelines.stages import Stage, stages
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+MEMORY = Path("/dev/shm")
 GB = 1_000_000_000
 AUDITED, MEMBERS = 10 * GB, 10
 WRITTEN = 2 * GB
@@ -52,7 +53,8 @@ def main() -> int:
         folder = Path(temporary)
         os.environ["CAIRN_HOME"] = ENVIRONMENT["CAIRN_HOME"] = str(folder / "home")
         hashed = audited(folder / "audited")
-        written = writing(folder / "written")
+        with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else folder) as memory:
+            written = writing(Path(memory, "written"))
         sent = sending(folder / "sent")
         finished = Path(sys.argv[1]) if len(sys.argv) > 1 else default_run(folder / "default")
         attested = attesting(finished, folder / "bare")
@@ -139,23 +141,21 @@ def sha256_speed() -> float:
 
 
 def writing(folder: Path) -> dict[str, float]:
-    """A stream into a store, hashed on its way, beside hashing it alone: both md5 and sha256, as a pin needs them."""
+    """A file put into a store, hashed while it is written, beside hashing it alone: md5 and sha256, as a pin has both.
+
+    In memory where there is such a file system, for else the disk is measured.
+    """
     folder.mkdir(parents=True)
     source = folder / "source"
     noise(source, WRITTEN, 1)
-    pairs = []
-    for turn in range(5):
-        store = Store(str(folder / f"store-{turn}"))
-        alone = seconds_of(lambda: read_artifact(source))
-        # The disk's own time to take bytes is no cost of hashing: what is dirty goes out before the clock starts.
-        os.sync()
-        with open(source, "rb") as stream:
-            while_writing = seconds_of(lambda stream=stream, store=store: store.put_stream("stream", stream))  # type: ignore[misc]
-        shutil.rmtree(folder / f"store-{turn}")
-        pairs.append((while_writing, alone))
-    ours, peer = (min(pair[index] for pair in pairs) for index in (0, 1))
-    print(f"hash while writing 2 GB: {ours:.2f} s, hashing alone {peer:.2f} s, ratio {ours / peer:.2f}")
-    return {"ours_s": round(ours, 2), "hashing_alone_s": round(peer, 2), "ratio": round(ours / peer, 3)}
+    ours, peer = [], []
+    for _ in range(5):
+        peer.append(seconds_of(lambda: read_artifact(source)))
+        ours.append(seconds_of(lambda: Store(str(folder / "store")).put(source)))
+        shutil.rmtree(folder / "store")
+    ratio = min(ours) / min(peer)
+    print(f"hash while writing 2 GB: {min(ours):.2f} s, hashing alone {min(peer):.2f} s, ratio {ratio:.2f}")
+    return {"ours_s": round(min(ours), 2), "hashing_alone_s": round(min(peer), 2), "ratio": round(ratio, 3)}
 
 
 class Blob(Section):

@@ -77,7 +77,7 @@ class Pins:
             return None, [Finding(Verdict.MISSING, f"{key}: no pin says which files it holds")]
         pin = read_pin(data)
         if pin is None or pin.digest != digest:
-            return None, [Finding(Verdict.TAMPERED, f"{key}: does not describe this artifact")]
+            return None, [Finding(Verdict.TAMPERED, f"{key}: does not describe this artifact, or contradicts itself")]
         return pin, []
 
 
