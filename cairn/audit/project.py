@@ -21,6 +21,7 @@ from cairn.errors import StoreError, one_line
 from cairn.lineage.artifact import Artifact, readable
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.pins import pin_of
+from cairn.lineage.store import identity
 from components.recipe import Recipe
 from pipelines.stages import Stage, stages
 
@@ -256,12 +257,14 @@ def _pointer(record: str, pins: Pins) -> tuple[str, str, Finding]:
     except StoreError as error:
         return record, "", Finding(Verdict.MISSING, f"{record}: {one_line(error)}")
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        said = json.loads(data)
+        value = said["value"]
+        sound = said["sha256"] == identity(value) and data == readable({"sha256": said["sha256"], "value": value})
+    except (ValueError, RecursionError, KeyError, TypeError):
         return record, "", Finding(Verdict.TAMPERED, f"{record}: cannot be read")
     digest = value.get("digest") if isinstance(value, dict) else value
-    if data != readable(value) or not isinstance(digest, str):
-        return record, "", Finding(Verdict.TAMPERED, f"{record}: is not written as a pointer is")
+    if not sound or not isinstance(digest, str):
+        return record, "", Finding(Verdict.TAMPERED, f"{record}: is not the value that was written")
     if digest not in pins.digests:
         return record, digest, Finding(Verdict.TAMPERED, f"{record}: leads to no artifact of the store", (digest,))
     return record, digest, Finding(Verdict.ATTESTED, f"{record}: leads to a pinned artifact")
