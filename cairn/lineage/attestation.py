@@ -315,15 +315,12 @@ def finish_publishing(store: Store, digests: Iterable[str], keys: Mapping[str, e
     """Publish to the end what a kill cut short: what was made again has the same digests, and an audit would miss the
     signpost of the attestation from before."""
     for digest in digests:
-        for identifier, envelope in made(store, digest):
-            try:
-                said = verify(envelope, keys)
-            except AttestationError:
+        for identifier, said in believed(store, digest, keys):
+            if said is None or not re.fullmatch(SHA256, said.stage_key):
                 continue
-            subjects = list(said.outputs.values())
-            whole = hashlib.sha256(envelope).hexdigest() == identifier and re.fullmatch(SHA256, said.stage_key)
-            if whole and digest in subjects and store.read(_signpost(said.stage_key, identifier)) is None:
-                publish(store, envelope, subjects, said.stage_key)
+            envelope = store.read(f"attestations/{digest}/{identifier}.json")
+            if envelope is not None and store.read(_signpost(said.stage_key, identifier)) is None:
+                publish(store, envelope, list(said.outputs.values()), said.stage_key)
 
 
 def made_under(store: Store, stage_key: str) -> Iterator[tuple[str, bytes]]:

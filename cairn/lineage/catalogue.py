@@ -12,9 +12,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.errors import AttestationError, StoreError
+from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact
-from cairn.lineage.attestation import Attestation, made, verify
+from cairn.lineage.attestation import Attestation, maker
 from cairn.lineage.contents import Contents, addresses, in_parallel
 from cairn.lineage.roots import Pinned, digests_in, pins, pointers, run_records
 from cairn.lineage.store import Store
@@ -90,7 +90,7 @@ def catalogue(store: Store, keys: Mapping[str, ec.EllipticCurvePublicKey], diges
 
     def describe(one: Pinned) -> tuple[Pinned, Attestation | None]:
         wanted = one.artifact is not None and (not digests or one.digest in digests)
-        return one, _maker(store, one.digest, keys) if wanted else None
+        return one, maker(store, one.digest, keys) if wanted else None
 
     for one, attested in in_parallel(describe, pins(store)):
         if one.artifact is None:
@@ -164,19 +164,6 @@ def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, objects
         missing=missing,
         artifact=artifact,
     )
-
-
-def _maker(store: Store, digest: str, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> Attestation | None:
-    """The newest attestation of an artifact that one of `keys` signed."""
-    found = []
-    for _, envelope in made(store, digest):
-        try:
-            one = verify(envelope, keys)
-            if digest in one.outputs.values() and one.component and one.finished:
-                found.append(one)
-        except (AttestationError, KeyError, TypeError):
-            continue  # signed by somebody else, or about something else than a stage: it tells nothing here
-    return max(found, key=lambda one: one.finished, default=None)
 
 
 def _iso(seconds: float) -> str:
