@@ -62,7 +62,7 @@ def test_ls_shows_what_each_artifact_is_the_newest_first(
     head, first, second, total, objects_line = said.out.splitlines()
     assert head.split() == ["digest", "what", "by", "when", "size", "files", "here"]
     assert first.split()[:4] == [forgotten.digest[:12], "checkpoint", "pretrain", "0.1.0"]
-    assert first.split()[5:] == ["2.5", "kB", "1", "1", "of", "2", "objects", "missing"]
+    assert first.split()[7:] == ["2.5", "kB", "1", "1", "of", "2", "objects", "missing"]
     assert second.split() == [
         documents.digest[:12], "documents", "ingest", "0.1.0", "2026-01-01", "00:00", "UTC", "1.5", "kB", "2", "yes",
     ]  # fmt: skip
