@@ -58,15 +58,17 @@ def test_a_name_cannot_be_anything_but_text_on_the_page() -> None:
 
 def test_many_objects_at_fault_do_not_hide_the_rest() -> None:
     found = hostile()
+    rest = len(found.wrong)
     lost = Finding(Verdict.MISSING, "text/1: nothing says where its bytes are kept")
     for number in range(1000):
         found.nodes[f"object:{number}"] = Node(f"object:{number}", "object", f"text/{number}", "4" * 64, [lost])
     said = "\n".join(line.plain for line in lines(found))
-    assert "What is wrong (1005)" in said
-    assert "and 989 more of objects (--json lists all)" in said
+    assert f"What is wrong ({1000 + rest})" in said
+    assert "more of objects (--json lists all)" in said
+    assert len(said.splitlines()) < 100
     assert "text/1: text/1" not in said
-    assert "and 951 more of objects" in page(found, "store", [])
-    assert len(document(found, "store", [])["wrong"]) == 1005
+    assert "more of objects" in page(found, "store", [])
+    assert len(document(found, "store", [])["wrong"]) == 1000 + rest
 
 
 def test_a_replay_is_told_with_what_it_rests_on() -> None:

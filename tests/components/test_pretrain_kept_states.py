@@ -78,7 +78,7 @@ def test_training_can_stop_at_a_step_and_go_on_later(keeping: Path, tmp_path: Pa
     assert made(tmp_path) == made(keeping)
 
 
-@pytest.mark.parametrize("lost", ["00000120.safetensors", "00000120.json"])
+@pytest.mark.parametrize("lost", ["00000120.safetensors", pytest.param("00000120.json", marks=pytest.mark.slow)])
 def test_a_checkpoint_whose_kept_state_is_lost_is_passed_over_and_the_state_is_made_again(
     tmp_path: Path, lost: str
 ) -> None:

@@ -209,7 +209,9 @@ def test_after_everything_was_killed_the_next_run_makes_the_same_bytes(long: Pat
     assert made(tmp_path) == made(long)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
     long: Path, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:

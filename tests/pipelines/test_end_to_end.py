@@ -154,7 +154,8 @@ def test_a_stage_that_is_stopped_again_and_again_finishes_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    ("door", "sent", "code"), [("dvc repro", signal.SIGKILL, -9), ("cairn run", signal.SIGINT, 130)]
+    ("door", "sent", "code"),
+    [("dvc repro", signal.SIGKILL, -9), pytest.param("cairn run", signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_training_that_is_stopped_goes_on_where_it_was_to_the_same_bytes(
     built: Project, tmp_path: Path, door: str, sent: signal.Signals, code: int
