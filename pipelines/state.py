@@ -167,7 +167,7 @@ class _Reader:
         """State, reasons, and what the outputs will be."""
         lost: tuple[Difference, ...] = ()
         made: list[Mapping[str, str]] = []
-        for attested in trusted(self.store, key):
+        for attested in trusted(self.store, key, component.name):
             lost = differences("output", attested.outputs, outputs)
             if not lost:
                 return State.UP_TO_DATE, (), attested.outputs

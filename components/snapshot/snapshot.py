@@ -131,7 +131,7 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
     lock = look.lock
     objects, digest = lock.objects(), _digest(lock)
     key = component.key(section, {uri: locked.sha256 for uri, locked in objects.items()})
-    attested = any(found.outputs == {"sources": digest} for found in trusted(store, key))
+    attested = any(found.outputs == {"sources": digest} for found in trusted(store, key, component.name))
     if attested and store.hold(digest) and (lock.tree is None or store.hold(lock.tree)):
         return Outcome.UP_TO_DATE
     if lock.tree is not None:
