@@ -135,8 +135,8 @@ def _nothing(what: str, store: "Store", unbelieved: int) -> str:
     if not unbelieved:
         return f"no attestation in {store} {what}: --store names another store"
     return (
-        f"no trusted attestation in {store} {what}; {unbelieved} signed by others: name the signer's public key with "
-        f"--key, or put it into {home() / 'trusted'}"
+        f"no trusted attestation in {store} {what}, and {unbelieved} are signed by no trusted key: name the public key "
+        f"of the signer with --key, or put it into {home() / 'trusted'}"
     )
 
 
@@ -154,7 +154,7 @@ def _show(found: "Lineage", store: "Store", way: str, json: bool) -> None:
     if not found.below.get(found.target):
         what = "says how it was made" if way == "back" else "has it as an input"
         print(_nothing(what, store, found.distrusted))
-    if found.distrusted:
+    elif found.distrusted:
         print(f"{found.distrusted} attestations are signed by no trusted key and were passed over")
 
 

@@ -269,7 +269,7 @@ def _public_key(pem: bytes, where: str) -> ec.EllipticCurvePublicKey:
     except (ValueError, UnsupportedAlgorithm):
         # What the library says leads to its own manual.
         raise AttestationError(
-            f"{where}: not a public key in PEM: it has to begin with -----BEGIN PUBLIC KEY-----, and nothing may be cut off"
+            f"{where}: not a public key in PEM: it has to begin with -----BEGIN PUBLIC KEY-----, with nothing cut off"
         ) from None
 
 

@@ -33,7 +33,7 @@ from cairn.lineage.artifact import (
     read_artifact,
     remove,
 )
-from cairn.lineage.attempts import begin
+from cairn.lineage.attempts import begin, failure_noted
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.keeping import is_pinned, keep_what_is_replaced, mend_pins
 from cairn.lineage.model_signature import sign_outputs
@@ -273,7 +273,8 @@ class _Run:
         scratch = self.folder / "scratch"
         scratch.mkdir(exist_ok=True)
         task = Task(self.key, inputs, staged, scratch, self.store, self.resources, self.digests)
-        interrupted = work(self.section, task)
+        with failure_noted(self.folder):
+            interrupted = work(self.section, task)
         for name, path in shared.items():
             if digest_of(path) != self.digests[name]:
                 raise StageError(f"{path}: the input {name} was changed while {self.component.name} ran: run it again")
