@@ -93,7 +93,6 @@ def find(said: str, pins: Pins, reader: Reader, expected: Callable[[Path], str |
     path = Path(said)
     if path.exists() or path.is_symlink():
         return _at(path, pins, reader, expected)
-    said = said if re.search("[^0-9A-Fa-f]", said) else said.lower()
     if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", said):
         raise ArtifactError(
             f"{said}: no such file or folder, nor {SHORTEST} to 64 digits of a digest: name what to audit"
