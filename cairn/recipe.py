@@ -189,6 +189,9 @@ def _fault(fault: ErrorDetails, model: type[Section], where: list[str | int]) ->
         return f"unknown key; {hint}"
     if fault["type"] == "missing":
         return "missing: add it"
+    if fault["type"] == "model_type" and (keys := _keys(model, where)):
+        form = ", ".join(f"{name}: …" for name in keys)
+        return f"is a section: write it as {{{form}}} (got {json.dumps(fault['input'], default=str)})"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return message

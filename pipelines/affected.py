@@ -110,6 +110,7 @@ def affected(
     Raises SourceError when no lock and no documents of the store know it.
     """
     locks: dict[str, Names] = {}
+    alike: set[str] = set()
     unknown: list[str] = []
     for attested in _runs(graph, "snapshot"):
         digest = attested.outputs["sources"]
@@ -123,6 +124,7 @@ def affected(
         }
         if found:
             locks[digest] = found
+        alike |= {each.uri for one in lock.sources for each in one.objects if each.uri.endswith(f"/{source}")}
     counter = _Counter(graph, fetch, scratch, workers)
     identity = ""
     if not locks and DIGEST.fullmatch(source):
@@ -132,11 +134,11 @@ def affected(
     if identity:
         with_it = [hit for hit in hits if hit.documents and any(hit.documents.values())]
         if not with_it:
-            raise SourceError(_nobody(source, store, unknown))
+            raise SourceError(_nobody(source, store, unknown, alike))
         below = {digest for hit in with_it for digest in graph.forward(hit.digest).nodes}
         hits = [hit for hit in hits if hit.digest in below]
     elif not locks:
-        raise SourceError(_nobody(source, store, unknown))
+        raise SourceError(_nobody(source, store, unknown, alike))
     objects = sorted({uri for names in locks.values() for _, uri in names} | counter.origins)
     models = tuple(_models(graph, hits, counter))
     order = [artifact for stage in stages() for artifact in stage.outputs]
@@ -144,8 +146,11 @@ def affected(
     return Affected(source, tuple(objects), tuple(hits), models, graph.distrusted, tuple(unknown))
 
 
-def _nobody(source: str, store: Store, unknown: list[str]) -> str:
+def _nobody(source: str, store: Store, unknown: list[str], alike: set[str]) -> str:
     more = f" ({len(unknown)} locks could not be read: {unknown[0]})" if unknown else ""
+    if alike:
+        which = min(alike) if len(alike) == 1 else f"'*/{source}', a glob that finds {len(alike)} objects"
+        more = f"{more}: did you mean {which}?"
     return f"{source}: no source, object or document of that name or digest is known in {store.url}{more}"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cairn.lineage import attestation
 from cairn.lineage.attestation import Attestation
+from cairn.lineage.graph import Keys
 from cairn.lineage.stage import Component
 from cairn.lineage.store import Store
 from pipelines.differences import Difference, differences, flat
@@ -23,6 +24,10 @@ class Ancestry:
     def digests(self) -> dict[str, str]:
         """Artifact name to digest."""
         return {name: digest for one in self.stages.values() for name, digest in one.outputs.items()}
+
+    def name_of(self, digest: str) -> str:
+        """What the stage that made an artifact calls it."""
+        return next((name for name, made in self.digests.items() if made == digest), "artifact")
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -45,12 +50,16 @@ class Ancestry:
         return {name: one.code.sha256 for name, one in self.stages.items()}
 
 
-def ancestry(store: Store, digest: str) -> Ancestry:
-    """Walk back from the artifact of this digest, along trusted attestations; the newest where there are several."""
+def ancestry(store: Store, digest: str, keys: Keys | None = None) -> Ancestry:
+    """Walk back from the artifact of this digest, along trusted attestations; the newest where there are several.
+
+    Args:
+        keys: those that are trusted; None is those of this machine.
+    """
     found: dict[str, Attestation] = {}
     wanted = [digest]
     while wanted:
-        made_by = attestation.maker(store, wanted.pop())
+        made_by = attestation.maker(store, wanted.pop(), keys)
         if made_by is None or made_by.component not in NAMES or made_by.component in found:
             continue
         found[made_by.component] = made_by

@@ -78,7 +78,8 @@ class Repository:
     def commit_on(
         self, branch: str, base: str, tip: str | None, files: Mapping[Path, bytes], message: str
     ) -> str | None:
-        """Commit `files` on top of `base` and move the branch there, from `tip`; None when `base` has them so.
+        """Commit `files` on top of `base` and move the branch there, from `tip`; None when `base` has them so: then a
+        new branch begins at `base`, without a commit of its own.
 
         Neither the folder nor the index is touched. Raises GitError when Git refuses, or the branch has moved.
         """
@@ -93,16 +94,20 @@ class Repository:
                 lines += f"{there.partition(' ')[0] or '100644'} {blob}\t{whole}\0"
             _git("update-index", "-z", "--index-info", stdin=lines.encode(), environment=index, at=self.top)
             tree = _git("write-tree", environment=index).decode().strip()
-        if tip is not None and tree == _git("rev-parse", f"{base}^{{tree}}").decode().strip():
+        same = tree == _git("rev-parse", f"{base}^{{tree}}").decode().strip()
+        if same and tip is not None:
             return None
-        sign = ["-S"] if _maybe("config", "--type=bool", "commit.gpgsign") == "true" else []
-        made = _git("commit-tree", tree, "-p", base, *sign, stdin=message.encode()).decode().strip()
+        made = base if same else self._commit_tree(tree, base, message)
         reason = f"cairn pin: {message.partition(chr(10))[0]}"
         try:
             _git("update-ref", "-m", reason, f"refs/heads/{branch}", made, tip or "0" * len(made))
         except GitError as error:
             raise GitError(f"--branch {branch}: was moved by somebody else meanwhile: try again ({error})") from None
-        return made
+        return None if same else made
+
+    def _commit_tree(self, tree: str, parent: str, message: str) -> str:
+        sign = ["-S"] if _maybe("config", "--type=bool", "commit.gpgsign") == "true" else []
+        return _git("commit-tree", tree, "-p", parent, *sign, stdin=message.encode()).decode().strip()
 
     def unignored(self, paths: Iterable[Path], revision: str | None) -> list[Path]:
         """Those of `paths` that Git would not ignore, going by the folder, or by a revision's `.gitignore` files."""

@@ -37,21 +37,22 @@ def artifacts_of(root: Path) -> list[Path]:
     return [path for path in reversed(made) if path.exists()]
 
 
-def meant(name: str, graph: Callable[[Store], Graph] | None = None) -> Meant:
+def meant(name: str, graph: Callable[[Store], Graph] | None = None, store: Store | None = None) -> Meant:
     """What a person means by a path, by at least six digits of a digest, or by a Git revision.
 
     A project, or a revision, means what was made last in it.
 
     Args:
         graph: reads all attestations of a store; with it, a digest may also be that of an object of a source.
+        store: whose attestations are asked for; None is that of the project which the path lies in.
 
     Raises ArtifactError when nothing is meant by it, or several things.
     """
     path = Path(name)
     if path.exists():
-        return _at(name, path)
-    store = Store.default()
-    found = _digests(name, store, graph) if DIGEST.fullmatch(name) else []
+        return _at(name, path, store)
+    store = store or Store.default()
+    found = _digests(name.lower(), store, graph) if DIGEST.fullmatch(name.lower()) else []
     if len(found) > 1:
         raise ArtifactError(f"{name}: {len(found)} digests begin so: write more of it")
     if found:
@@ -68,15 +69,15 @@ def meant(name: str, graph: Callable[[Store], Graph] | None = None) -> Meant:
     raise ArtifactError(f"{name}: nothing that its dvc.lock names is pinned in {store.url}")
 
 
-def _at(name: str, path: Path) -> Meant:
+def _at(name: str, path: Path, store: Store | None) -> Meant:
     lying = artifacts_of(path) if path.is_dir() else []
     if lying:
-        return Meant(name, digest_of(lying[0]) or "", Store.default(path), path)
+        return Meant(name, digest_of(lying[0]) or "", store or Store.default(path), path)
     whole = path.resolve()
     around = (parent for parent in whole.parents if (parent / place("sources")).exists() or (parent / ".dvc").exists())
     root = next(around, Path())
     root = Path() if root == Path.cwd() else root
-    return Meant(name, digest_of(path) or "", Store.default(root), root)
+    return Meant(name, digest_of(path) or "", store or Store.default(root), root)
 
 
 def _digests(beginning: str, store: Store, graph: Callable[[Store], Graph] | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 Nothing is taken on trust that can be looked up: every pin is compared with its digest, an attestation by a trusted key
 must say what the run's record says and which addresses its pins have, and every object must lie where `dvc pull` will
-look for it. Nothing is written here.
+look for it, or in the project, from where it can be sent there. Nothing is written here.
 """
 
 import difflib
@@ -25,6 +25,7 @@ from cairn.errors import ArtifactError, AttestationError, RecipeError, StageErro
 from cairn.lineage import attestation, runs, signing
 from cairn.lineage.artifact import Artifact, Member
 from cairn.lineage.attestation import Attestation
+from cairn.lineage.digests import Digests
 from cairn.lineage.pins import address, directory_address, directory_listing, pin_of
 from cairn.lineage.remote import Remote, default_remote
 from cairn.lineage.runs import Ran
@@ -62,6 +63,8 @@ class Pinned:
     """What is other in the run's recipe than in the project's, and was taken from the run."""
     files: Mapping[Path, bytes]
     """Every file that pins the run, whether or not it is there already."""
+    unsent: Mapping[str, Path]
+    """Artifacts that are not where `dvc pull` will look, by name: where each lies in the project, with its digest."""
     lost_listings: tuple[Artifact, ...]
     """Directories of which the store has every file, but not the listing by which DVC finds them."""
     warnings: tuple[str, ...]
@@ -97,7 +100,7 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     for said in attested:
         _check_addresses(said, artifacts, store)
     remote = _remote(root, store)
-    lost = _check_objects({name: artifacts[name] for name in made}, store, remote)
+    unsent, lost = _check_objects({name: artifacts[name] for name in made}, store, remote, root)
 
     # DVC reads the file so: what it says is what the lock holds.
     values = YAML(typ="safe").load(text)
@@ -109,12 +112,12 @@ def pinned(run: str, store: Store, keys: Keys, read: Read, root: Path = Path(), 
     if "sources" in made:
         there = read(SOURCES) or b""
         is_it = hashlib.sha256(there).hexdigest() == made["sources"]
-        files[SOURCES] = there if is_it else store.read_member(made["sources"], "")
+        files[SOURCES] = there if is_it else _sources_of(made["sources"], store, root)
         warnings += _sources(files[SOURCES], store)
     if changed:
         files[RECIPE] = text.encode()
     unfinished = tuple(name for name in NAMES if name not in ran)
-    return Pinned(run, tuple(ran), unfinished, made, lock, changed, files, lost, tuple(warnings))
+    return Pinned(run, tuple(ran), unfinished, made, lock, changed, files, unsent, lost, tuple(warnings))
 
 
 def _ran(run: str, store: Store) -> tuple[str, dict[str, Ran]]:
@@ -267,29 +270,43 @@ def _remote(root: Path, store: Store) -> Store:
     return Store(remote.url)
 
 
-def _check_objects(made: Mapping[str, Artifact], store: Store, remote: Store) -> tuple[Artifact, ...]:
-    """Directories that lack nothing but their listing. Raises StoreError when an object is not where DVC looks."""
+def _check_objects(
+    made: Mapping[str, Artifact], store: Store, remote: Store, root: Path
+) -> tuple[dict[str, Path], tuple[Artifact, ...]]:
+    """Artifacts that have to be sent, and directories that lack nothing but their listing.
+
+    Raises StoreError when an object is neither where DVC looks nor in the project.
+    """
     wanted = [(name, member) for name, artifact in made.items() if name != "sources" for member in artifact.members]
     with progress("objects", len(wanted), "objects") as shown, ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
-        missing: list[tuple[str, Member]] = []
+        missing: dict[str, list[Member]] = {}
         for (name, member), found in zip(wanted, threads.map(lambda one: remote.locate(one[1]), wanted), strict=True):
             shown.advance()
             if found is None:
-                missing.append((name, member))
-    if missing:
-        name, member = missing[0]
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+                missing.setdefault(name, []).append(member)
+    unsent: dict[str, Path] = {}
+    here = Digests(root)
+    for name in missing:
+        if same_place(store.url, remote.url) and here.of(place(name)) == made[name].digest:
+            unsent[name] = root / place(name)
+    lost = {name: members for name, members in missing.items() if name not in unsent}
+    if lost:
+        name, (member, *_) = next(iter(lost.items()))
+        count = sum(map(len, lost.values()))
+        more = f" (and {count - 1} more)" if count > 1 else ""
         if not same_place(store.url, remote.url):
             raise StoreError(
                 f"{remote}: `dvc pull` looks there, and {name} ({member.path}){more} is not: the run is in "
                 f"{store}: make that the default DVC remote, or copy the run over"
             )
+        lies = root / place(name)
+        there = "holds another artifact" if lies.exists() else "is not there"
         raise StoreError(
-            f"{remote}/{address(member.md5)}: {name} ({member.path}) is missing{more}: run its stage again, or "
-            "`dvc push` where its bytes are"
+            f"{remote}/{address(member.md5)}: {name} ({member.path}) is missing{more}, and {lies} {there}: "
+            "`cairn pin` or `dvc push` where its bytes are sends them, or run its stage again"
         )
-    directories = [artifact for artifact in made.values() if artifact.is_directory]
-    return tuple(one for one in directories if remote.locate(listing(one)) is None)
+    directories = [artifact for name, artifact in made.items() if artifact.is_directory and name not in unsent]
+    return unsent, tuple(one for one in directories if remote.locate(listing(one)) is None)
 
 
 def listing(artifact: Artifact) -> Member:
@@ -307,6 +324,13 @@ def same_place(one: str, other: str) -> bool:
         return f"{'gs' if scheme == 'gcs' else scheme}://{rest.rstrip('/')}"
 
     return place(one) == place(other)
+
+
+def _sources_of(digest: str, store: Store, root: Path) -> bytes:
+    """The lock of the sources, as it lies in the project, else from the store."""
+    lies = root / SOURCES
+    data = lies.read_bytes() if lies.is_file() else b""
+    return data if hashlib.sha256(data).hexdigest() == digest else store.read_member(digest, "")
 
 
 def _sources(data: bytes, store: Store) -> Sequence[str]:

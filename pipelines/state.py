@@ -38,6 +38,8 @@ class State(Enum):
     MISSING = "missing"
     INTERRUPTED = "interrupted"
     """Begun and stopped: a run goes on from there."""
+    FAILED = "failed"
+    """Begun and ended with an error, which has to be put right first."""
     RUNNING = "running"
 
 
@@ -123,7 +125,8 @@ class _Reader:
         if work and work.process is None and state in SETTLED:
             work = None  # a run takes what is there, and clears away what an interrupted one left
         if work:
-            state = State.INTERRUPTED if work.process is None else State.RUNNING
+            stopped = State.FAILED if work.failed else State.INTERRUPTED
+            state = stopped if work.process is None else State.RUNNING
         if state is State.RUNNING:
             will_be = None  # it may be with another recipe
         self.settled |= will_be or outputs
@@ -167,7 +170,7 @@ class _Reader:
         """State, reasons, and what the outputs will be."""
         lost: tuple[Difference, ...] = ()
         made: list[Mapping[str, str]] = []
-        for attested in trusted(self.store, key):
+        for attested in trusted(self.store, key, component.name):
             lost = differences("output", attested.outputs, outputs)
             if not lost:
                 return State.UP_TO_DATE, (), attested.outputs

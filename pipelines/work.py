@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cairn.lineage.attempts import FAILED
+
 TAIL = 1 << 16  # bytes of a log that are read for its last line
 
 
@@ -25,6 +27,8 @@ class Work:
     rate: float | None = None
     """Units in a second."""
     note: str = ""
+    failed: str = ""
+    """Why it failed, in one line; empty where it did not."""
 
     @property
     def left(self) -> float | None:
@@ -44,7 +48,8 @@ def work_of(stage: str, key: str | None, home: Path) -> Work | None:
     for held, process, started in _holders(home / "locks", stage):
         return _progress(stage, Work(held, process), started, home / "work" / held / "scratch")
     if key is not None and (home / "work" / key).exists():
-        return _progress(stage, Work(key, None), time.time(), home / "work" / key / "scratch")
+        work = Work(key, None, failed=_failure(home / "work" / key / FAILED))
+        return _progress(stage, work, time.time(), home / "work" / key / "scratch")
     return None
 
 
@@ -85,6 +90,13 @@ def _last_line(path: Path) -> dict[str, Any] | None:
     except (OSError, IndexError, ValueError):
         return None
     return line if isinstance(line, dict) else None
+
+
+def _failure(note: Path) -> str:
+    try:
+        return note.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _number(path: Path) -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cairn.cli.asked import At, Keys
 from cairn.cli.output import AsJson, print_json, short, show, table
 
 if TYPE_CHECKING:
@@ -19,23 +20,26 @@ WHICH = (
 
 def affected(
     source: Annotated[str, typer.Argument(help=WHICH, show_default=False)],
+    store: At = None,
+    key: Keys = None,
     json: AsJson = False,
 ) -> None:
     """Show every artifact that a source, an object or a document reached, and which models were trained on it."""
     import pipelines.affected as reached
     from cairn.audit.text import shown
+    from cairn.cli.asked import believed_keys, named_store
     from cairn.lineage.graph import scan
     from cairn.lineage.places import Places
-    from cairn.lineage.signing import trusted_keys
     from cairn.lineage.store import Store
     from cairn.resources import Resources
     from pipelines.naming import artifacts_of
 
-    store, workers = Store.default(), Resources.from_environment().workers
+    at, workers = named_store(store) or Store.default(), Resources.from_environment().workers
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        fetch = Places(store, scratch / "fetched", artifacts_of(Path()))
-        found = reached.affected(source, scan(store, trusted_keys()), store, fetch, scratch=scratch, workers=workers)
+        fetch = Places(at, scratch / "fetched", artifacts_of(Path()))
+        graph = scan(at, believed_keys(key))
+        found = reached.affected(source, graph, at, fetch, scratch=scratch, workers=workers)
     if json:
         print_json(asdict(found))
         return

@@ -99,7 +99,6 @@ def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
     import cairn.recipe
     from cairn import recipe_text
     from components.recipe import Recipe
-    from components.snapshot.objects import find
 
     names: set[str] = set()
     for source in sources:
@@ -108,9 +107,7 @@ def _with_sources(content: str, sources: list[dict[str, str]]) -> str:
     said = recipe_text.read(content)
     recipe_text.replace(said["snapshot"]["sources"], sources)
     content = recipe_text.write(said, like=content)
-    for index, checked in enumerate(cairn.recipe.loads(Recipe, content, "params.yaml").snapshot.sources):
-        if "://" not in checked.uri:
-            find(checked, f"snapshot.sources[{index}]")
+    cairn.recipe.loads(Recipe, content, "params.yaml")
     return content
 
 
@@ -135,6 +132,7 @@ def _source(uri: str, licence: str | None, kind: str | None, domain: str | None)
 
     Raises RecipeError where nobody can be asked for the licence: it is never guessed.
     """
+    _check(uri, licence=licence, kind=kind, domain=domain)
     stem = re.split(r"[*?\[]", uri)[0].rstrip("/").rpartition("/")[2].partition(".")[0] or "text"
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-") or "text"
     if sys.stdin.isatty():
@@ -145,7 +143,37 @@ def _source(uri: str, licence: str | None, kind: str | None, domain: str | None)
         raise RecipeError(
             f"--text {uri}: say --licence: an SPDX expression such as CC-BY-4.0, or LicenseRef-own for your own text"
         )
+    _check(uri, licence=licence, kind=kind, domain=domain)
     return {"name": name, "uri": uri, "domain": domain or name, "kind": kind or "prose", "licence": licence}
+
+
+def _check(uri: str, **said: str | None) -> None:
+    """What was said of a text, in the words in which it was said: nobody knows the recipe that is not written yet.
+
+    Raises RecipeError, naming the option, and SourceError when there is no such text.
+    """
+    import json
+
+    from pydantic import ValidationError
+
+    from cairn.errors import SourceError
+    from components.snapshot.objects import find
+    from components.snapshot.recipe import Source
+
+    # What was not said will be asked for, or left out.
+    whole = {"domain": "text", "licence": "LicenseRef-own", **{name: one for name, one in said.items() if one}}
+    try:
+        checked = Source.model_validate_json(json.dumps({"name": "text", "uri": uri, **whole}))
+        if "://" not in uri:
+            find(checked, "--text")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = str(first["loc"][0]) if first["loc"] else "uri"
+        message = first["msg"].removeprefix("Value error, ")
+        named = f"--text {uri}" if option == "uri" else f"--{option} {whole[option]}"
+        raise RecipeError(f"{named}: {message[0].lower()}{message[1:]}") from None
+    except SourceError as error:
+        raise SourceError(str(error).replace("--text.uri: ", "--text ", 1)) from None
 
 
 def _settings(in_git: bool) -> dict[Path, str]:

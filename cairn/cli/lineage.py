@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cairn.cli.asked import At, Keys
 from cairn.cli.output import AsJson, moment, print_json, short, show, table, written
 from cairn.errors import ArtifactError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cairn.lineage.graph import Lineage, Node
+    from cairn.lineage.store import Store
     from pipelines.documents import Changes
 
 app = typer.Typer(name="lineage", help="What was made from what, as the attestations tell it.", no_args_is_help=True)
@@ -27,45 +29,52 @@ DigestOrObject = Annotated[
 
 
 @app.command("back")
-def back(digest: Digest, json: AsJson = False) -> None:
+def back(digest: Digest, store: At = None, key: Keys = None, json: AsJson = False) -> None:
     """Show every stage, artifact and source that an artifact was made from."""
+    from cairn.cli.asked import believed_keys, named_store
     from cairn.lineage.graph import ancestors
-    from cairn.lineage.signing import trusted_keys
     from pipelines.naming import meant
 
-    asked = meant(digest)
-    _show(ancestors(asked.store, asked.digest, trusted_keys()).back(asked.digest), "back", json)
+    asked = meant(digest, store=named_store(store))
+    found = ancestors(asked.store, asked.digest, believed_keys(key)).back(asked.digest)
+    _show(found, asked.store, "back", json)
 
 
 @app.command("forward")
-def forward(digest: DigestOrObject, json: AsJson = False) -> None:
+def forward(digest: DigestOrObject, store: At = None, key: Keys = None, json: AsJson = False) -> None:
     """Show every stage and artifact that an artifact or a source's object went into."""
+    from cairn.cli.asked import believed_keys, named_store
     from cairn.lineage.graph import scan
-    from cairn.lineage.signing import trusted_keys
     from pipelines.naming import meant
 
-    keys = trusted_keys()
-    asked = meant(digest, lambda store: scan(store, keys))
-    _show(scan(asked.store, keys).forward(asked.digest), "forward", json)
+    keys = believed_keys(key)
+    asked = meant(digest, lambda at: scan(at, keys), named_store(store))
+    _show(scan(asked.store, keys).forward(asked.digest), asked.store, "forward", json)
 
 
 @app.command("diff")
 def diff(
     first: Digest,
     second: Annotated[str, typer.Argument(help=f"{WHICH} Default: this project.")] = ".",
+    store: At = None,
+    key: Keys = None,
     json: AsJson = False,
 ) -> None:
     """Show where two artifacts part: recipe, versions, packages, code, machine, sources, and documents with reasons."""
+    from cairn.cli.asked import believed_keys, named_store
     from cairn.lineage.places import Places
     from pipelines.ancestry import ancestral_differences, ancestry, surrounding_differences
     from pipelines.documents import changes
     from pipelines.naming import meant
 
-    sides = [meant(name) for name in (first, second)]
-    one, other = (ancestry(side.store, side.digest) for side in sides)
+    keys = believed_keys(key)
+    sides = [meant(name, store=named_store(store)) for name in (first, second)]
+    one, other = (ancestry(side.store, side.digest, keys) for side in sides)
     for side, run in zip(sides, (one, other), strict=True):
         if not run.stages:
-            raise ArtifactError(f"{side.name}: no trusted attestation says how it was made: nothing is known of it")
+            unbelieved = len(side.store.list(f"attestations/{side.digest}"))
+            raise ArtifactError(f"{side.name}: {_nothing('says how it was made', side.store, unbelieved)}")
+    kinds = [run.name_of(side.digest) for side, run in zip(sides, (one, other), strict=True)]
     differing = (*ancestral_differences(one, other), *surrounding_differences(one, other))
     with tempfile.TemporaryDirectory() as scratch:
         fetch, fetch_other = (
@@ -73,10 +82,17 @@ def diff(
         )
         documents = changes(one, other, fetch, fetch_other)
     if json:
-        names = [{"name": side.name, "digest": side.digest} for side in sides]
+        names = [
+            {"name": side.name, "digest": side.digest, "artifact": kind}
+            for side, kind in zip(sides, kinds, strict=True)
+        ]
         told = {"differences": [asdict(each) for each in differing], "documents": asdict(documents)}
         print_json({"first": names[0], "second": names[1], **told})
         return
+    if kinds[0] != kinds[1]:
+        which = " and ".join(f"{kind} {short(side.digest)}" for side, kind in zip(sides, kinds, strict=True))
+        both = ", ".join(name for name in one.stages if name in other.stages) or "none"
+        print(f"{which} are different artifacts: compared are the stages that led to both: {both}")
     if differing:
         shown = table("what differs", *("this project" if name == "." else name for name in (first, second)))
         for each in differing:
@@ -84,6 +100,8 @@ def diff(
             label = each.name if each.part in ("recipe", "output") else f"{each.part} {each.name}"
             shown.add_row(label, say(each.then), say(each.now))
         show(shown)
+    elif kinds[0] != kinds[1]:
+        print("those stages are alike: the same recipe, versions, packages, code, machine and bytes")
     else:
         print("made alike: the same recipe, versions, packages, code, machine and bytes")
     _show_documents(documents)
@@ -110,7 +128,19 @@ def _show_documents(found: "Changes") -> None:
     show(reasons)
 
 
-def _show(found: "Lineage", way: str, json: bool) -> None:
+def _nothing(what: str, store: "Store", unbelieved: int) -> str:
+    """That nobody who is believed says something, and the way out."""
+    from cairn.lineage.signing import home
+
+    if not unbelieved:
+        return f"no attestation in {store} {what}: --store names another store"
+    return (
+        f"no trusted attestation in {store} {what}, and {unbelieved} are signed by no trusted key: name the public key "
+        f"of the signer with --key, or put it into {home() / 'trusted'}"
+    )
+
+
+def _show(found: "Lineage", store: "Store", way: str, json: bool) -> None:
     if json:
         edges = [[above, below] for above, ones in found.below.items() for below in ones]
         nodes = [asdict(node) for node in found.nodes.values()]
@@ -123,8 +153,8 @@ def _show(found: "Lineage", way: str, json: bool) -> None:
         print(line)
     if not found.below.get(found.target):
         what = "says how it was made" if way == "back" else "has it as an input"
-        print(f"no trusted attestation {what}")
-    if found.distrusted:
+        print(_nothing(what, store, found.distrusted))
+    elif found.distrusted:
         print(f"{found.distrusted} attestations are signed by no trusted key and were passed over")
 
 

@@ -27,11 +27,16 @@ def pin(
     json: AsJson = False,
 ) -> None:
     """Write a run's pins into dvc.lock, so that `dvc pull` brings its artifacts and `dvc repro` has nothing to do."""
-    from cairn.errors import GitError
+    from cairn.errors import GitError, StageError
     from cairn.lineage.store import Store
 
     opened = Store(store) if store else Store.default()
+    if store:
+        opened.check()
     if run is None:
+        given = {"--commit": commit, "--branch": branch, "--message": message, "--recipe": recipe, "--dry-run": dry_run}
+        if idle := next((name for name, said in given.items() if said), None):
+            raise StageError(f"{idle}: says something about a run: name the run (`cairn pin` lists them)")
         _list(opened, json)
         return
     if commit and branch is not None:
@@ -69,6 +74,7 @@ def _here(run: str, store: "Store", commit: bool, message: str | None, recipe: b
     other = {path: data for path, data in files.items() if _in_folder(path) != data}
     made = None
     if not dry_run:
+        _send(found)
         _mend(found)
         _write(other)
         if commit and repository:
@@ -102,11 +108,13 @@ def _on_branch(
     other = [path for path, data in files.items() if read(path) != data]
     made = None
     if not dry_run:
+        _send(found)
         _mend(found)
         made = repository.commit_on(branch, base, tip, files, _message(found, message))
     _tell(found, other, made, branch, dry_run, json)
     if not dry_run and made is None and not json:
-        print(f"nothing to commit: {branch} pins it so already")
+        began = "" if tip else f"; the branch begins at {short(base)}"
+        print(f"nothing to commit: {branch} pins it so already{began}")
 
 
 def _in_folder(path: Path) -> bytes | None:
@@ -153,6 +161,19 @@ def _check_committed(repository: "Repository", head: str | None) -> None:
         raise GitError(f"{DAG}: is not committed as it is here, and pins are for the committed one: commit it first")
 
 
+def _send(found: "Pinned") -> None:
+    """Bring what lies only in the project to where `dvc pull` will look."""
+    from cairn.errors import StoreError
+    from cairn.lineage.remote import default_remote
+    from cairn.lineage.store import Store
+
+    remote = default_remote(Path())
+    for name, path in found.unsent.items():
+        assert remote is not None  # it was looked for there
+        if Store(remote.url).put(path).digest != found.digests[name]:
+            raise StoreError(f"{path}: was changed while it was sent: put back what the run made, and try again")
+
+
 def _mend(found: "Pinned") -> None:
     """Write listings that are missing where DVC looks for them: the pins say what is in them."""
     from cairn.lineage.pins import address, directory_listing
@@ -193,7 +214,12 @@ def _tell(found: "Pinned", other: list[Path], made: str | None, branch: str | No
     if json:
         said = {"run": found.run, "stages": found.stages, "unfinished": found.unfinished, "digests": found.digests}
         changed = {one.name: {"then": one.then, "now": one.now} for one in found.recipe}
-        said |= {"dropped": found.lock.dropped, "recipe": changed, "files": [str(path) for path in other]}
+        said |= {
+            "sent": {name: str(path) for name, path in found.unsent.items()},
+            "dropped": found.lock.dropped,
+            "recipe": changed,
+            "files": [str(path) for path in other],
+        }
         print_json({**said, "commit": made, "branch": branch, "written": not dry_run})
         return
     rows = table("stage", "artifact", "digest", "dvc.lock")
@@ -211,6 +237,9 @@ def _tell(found: "Pinned", other: list[Path], made: str | None, branch: str | No
         print(f"{one.name}: {written(one.then)} → {written(one.now)}")
     if found.unfinished:
         print(f"run {found.run} has no {', '.join(found.unfinished)}: `dvc repro` makes what is not pinned")
+    if found.unsent:
+        sent = "would be sent" if dry_run else "sent"
+        print(f"{sent} to the store, from this folder: {', '.join(str(path) for path in found.unsent.values())}")
     verb = "would be written" if dry_run else f"committed on {branch}" if branch else "written"
     print(f"{', '.join(map(str, other))} {verb}" if other else "every file was so already")
     if made is not None:

@@ -18,6 +18,7 @@ STYLES = {
     "stale": "yellow",
     "missing": "yellow",
     "interrupted": "magenta",
+    "failed": "red",
     "running": "cyan",
 }
 Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe overrides, as for `cairn run`.")]
@@ -72,6 +73,8 @@ def _said(one: "Standing") -> list[str]:
 def _progress(work: "Work", other_recipe: bool) -> str:
     from cairn.progress import duration
 
+    if work.failed:
+        return f"{work.failed}: once that is put right, `cairn run` goes on from what was finished"
     parts = [] if work.done is None else [f"{work.done:,.0f} of {work.total:,.0f} {work.unit}"]
     parts += [f"{work.rate:.3g} {work.unit}/s"] if work.rate else []
     parts += [work.note] if work.note else []

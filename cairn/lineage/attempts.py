@@ -8,18 +8,22 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cairn.errors import one_line
 from cairn.lineage import environment
 from cairn.lineage.artifact import canonical
 from cairn.lineage.statement import timestamp
 from cairn.resources import Resources
 
 NAME = "attempts.jsonl"
+FAILED = "failed"
+"""Beside it: why the last launch failed, in one line. A launch that was killed leaves none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ def begin(folder: Path, packages: Mapping[str, str], resources: Resources) -> La
         log.flush()
         os.fsync(log.fileno())
     return Launch(invocation, began, (*_earlier(path, data), attempt))
+
+
+@contextmanager
+def failure_noted(folder: Path) -> Iterator[None]:
+    """Leave a note of an error in the work folder: whoever asks how far the work is learns that it was not killed."""
+    note = folder / FAILED
+    note.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):  # the disk may be full: what is raised says so
+            note.write_text(one_line(error) or type(error).__name__, encoding="utf-8")
+        raise
 
 
 def _earlier(path: Path, data: bytes) -> list[Mapping[str, Any]]:

@@ -22,15 +22,18 @@ import os
 import re
 import shlex
 import subprocess
+import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol, cast
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -39,7 +42,8 @@ from cairn.lineage.artifact import written_aside
 
 VARIABLE = "CAIRN_SIGNER"
 GROUP = "cairn.signers"
-PATIENCE = 120.0  # seconds for a program that signs: one that asks a person for a PIN may take a while
+PATIENCE = 60.0  # seconds for a program that signs: one that asks a person for a PIN may take a while
+QUIET = 5.0  # seconds after which it is told that it is waited for
 _P256 = "an ECDSA P-256 key"
 
 
@@ -242,7 +246,7 @@ def _key_in_environment(variable: str) -> ec.EllipticCurvePrivateKey:
 def _private_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise AttestationError(f"{where}: not a private key in PEM without a password: put another there") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise AttestationError(f"{where}: is not {_P256}: put another there")
@@ -262,8 +266,11 @@ def _public_key(pem: bytes, where: str) -> ec.EllipticCurvePublicKey:
         raise AttestationError(f"{where}: is a private key: `openssl pkey -pubout` makes the public one of it")
     try:
         return _p256(serialization.load_pem_public_key(pem), where)
-    except ValueError as error:
-        raise AttestationError(f"{where}: not a public key: {one_line(error)}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        # What the library says leads to its own manual.
+        raise AttestationError(
+            f"{where}: not a public key in PEM: it has to begin with -----BEGIN PUBLIC KEY-----, with nothing cut off"
+        ) from None
 
 
 def _p256(key: object, where: str) -> ec.EllipticCurvePublicKey:
@@ -291,11 +298,14 @@ def _run(words: tuple[str, ...], asked: str, message: bytes) -> bytes:
     """What the program prints. Arguments are never shown: one may be a token."""
     where = f"{VARIABLE}: {words[0]} {asked}"
     try:
-        done = subprocess.run([*words, asked], input=message, capture_output=True, timeout=PATIENCE, check=False)
+        with _told(f"{where}: waiting for it, up to {PATIENCE:.0f} seconds"):
+            done = subprocess.run([*words, asked], input=message, capture_output=True, timeout=PATIENCE, check=False)
     except OSError as error:
         raise AttestationError(f"{where}: cannot be run: {error.strerror}: name a program that signs") from None
     except subprocess.TimeoutExpired:
-        raise AttestationError(f"{where}: gave no answer in {PATIENCE:.0f} seconds: try it by hand") from None
+        raise AttestationError(
+            f"{where}: gave no answer in {PATIENCE:.0f} seconds and was stopped: try it by hand"
+        ) from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         said = lines[-1] if lines and b"PRIVATE KEY" not in done.stderr else "try it by hand"
@@ -304,6 +314,18 @@ def _run(words: tuple[str, ...], asked: str, message: bytes) -> bytes:
             said = said.replace(word, "…")
         raise AttestationError(f"{where}: ended with {done.returncode}: {one_line(said)[:200]}")
     return done.stdout
+
+
+@contextmanager
+def _told(line: str) -> Iterator[None]:
+    """Print a line when what is done takes longer than a person expects."""
+    timer = threading.Timer(QUIET, print, (line,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _installed(name: str, argument: str) -> Signer:

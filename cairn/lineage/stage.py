@@ -33,7 +33,7 @@ from cairn.lineage.artifact import (
     read_artifact,
     remove,
 )
-from cairn.lineage.attempts import begin
+from cairn.lineage.attempts import begin, failure_noted
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.keeping import is_pinned, keep_what_is_replaced, mend_pins
 from cairn.lineage.model_signature import sign_outputs
@@ -145,7 +145,7 @@ def run_stage(
     key = component.key(section, digests)
     folder = home / "work" / key
     with only_one(home, component, key):
-        for attested in trusted(store, key):
+        for attested in trusted(store, key, component.name):
             restored = _restore(component, attested.outputs, outputs, folder, store)
             if restored is not None:
                 remove(folder)
@@ -211,7 +211,7 @@ def run_pinned(
     key = component.key(section, inputs)
     folder = home / "work" / key
     with only_one(home, component, key):
-        for attested in trusted(store, key):
+        for attested in trusted(store, key, component.name):
             made_here = attested.outputs.items() if set(attested.outputs) == set(component.outputs) else ()
             if made_here and all(is_pinned(attested, name, store) and store.hold(digest) for name, digest in made_here):
                 remove(folder)
@@ -273,7 +273,8 @@ class _Run:
         scratch = self.folder / "scratch"
         scratch.mkdir(exist_ok=True)
         task = Task(self.key, inputs, staged, scratch, self.store, self.resources, self.digests)
-        interrupted = work(self.section, task)
+        with failure_noted(self.folder):
+            interrupted = work(self.section, task)
         for name, path in shared.items():
             if digest_of(path) != self.digests[name]:
                 raise StageError(f"{path}: the input {name} was changed while {self.component.name} ran: run it again")
@@ -321,14 +322,18 @@ def _input_digest(name: str, path: Path) -> str:
     return digest
 
 
-def trusted(store: Store, key: str) -> Iterator[Attestation]:
+def trusted(store: Store, key: str, stage: str) -> Iterator[Attestation]:
     """Attestations under the key that a trusted key signed. The others are named and passed over."""
     keys = signing.trusted_keys()
     for identifier, envelope in attestation.made_under(store, key):
         try:
             verified = attestation.verify(envelope, keys)
         except AttestationError as error:
-            print(f"attestation {identifier[:12]} is not relied on: {error}", file=sys.stderr)
+            # The runner makes the stage again. Whoever would rather believe it is told what to do.
+            said = f"{stage}: attestation {identifier[:12]} is not relied on: {error}"
+            if "no trusted" in said:
+                said += f": to believe it, put the public key of whoever signed into {signing.home() / 'trusted'}"
+            print(said, file=sys.stderr, flush=True)
             continue
         # The record under the key is only a signpost: what was signed must say the same.
         if verified.statement["predicate"]["buildDefinition"]["internalParameters"].get("stageKey") == key:

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
 from cairn.errors import SourceError, StoreError
 from cairn.lineage.artifact import CHUNK, read_artifact, readable, remove, written_aside
-from cairn.lineage.attempts import Launch, begin
+from cairn.lineage.attempts import Launch, begin, failure_noted
 from cairn.lineage.record import record
 from cairn.lineage.stage import Component, Outcome, only_one, trusted
 from cairn.lineage.store import Store, identity
@@ -68,7 +69,13 @@ def snapshot(
         outcome = _keep(section, look, component, store, resources)
         with written_aside(output) as aside:
             aside.write_bytes(look.lock.bytes())
-    return Outcome.RESTORED if standing is not None or (outcome is Outcome.UP_TO_DATE and not existed) else outcome
+    if standing is not None:
+        _say(f"the store had lost source objects: they were read again, and {store} has them")
+    elif outcome is Outcome.UP_TO_DATE and not existed:
+        _say(f"{output} was written again: the sources are what they were")
+    else:
+        return outcome
+    return Outcome.RESTORED
 
 
 def snapshot_pinned(
@@ -120,10 +127,24 @@ def _looked(section: Snapshot, component: Component, resources: Resources, home:
     work = home / "work" / f"snapshot-{recipe}"
     with only_one(home, component, f"snapshot-{recipe}"):
         started = time.monotonic()
+        _check_dates(section)
         found = [find(source, f"snapshot.sources[{index}]") for index, source in enumerate(section.sources)]
         launch = begin(work, component.package_versions(), resources)  # now there is work that may be gone on with
-        yield _Look(_resolve(section, found, recipe, work), work, launch, started)
+        with failure_noted(work):
+            yield _Look(_resolve(section, found, recipe, work), work, launch, started)
         remove(work)
+
+
+def _check_dates(section: Snapshot) -> None:
+    """Nobody has looked on a day that is to come. Only whoever looks at the world may ask what day it is: a recipe that
+    was valid stays so."""
+    latest = datetime.now(UTC).date() + timedelta(days=1)  # it is tomorrow already where the sun rises first
+    for index, source in enumerate(section.sources):
+        if source.opt_out is not None and source.opt_out.checked > latest:
+            raise SourceError(
+                f"snapshot.sources[{index}].opt_out.checked: {source.opt_out.checked} is to come: write the day on "
+                "which somebody looked"
+            )
 
 
 def _keep(section: Snapshot, look: _Look, component: Component, store: Store, resources: Resources) -> Outcome:
@@ -131,7 +152,7 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
     lock = look.lock
     objects, digest = lock.objects(), _digest(lock)
     key = component.key(section, {uri: locked.sha256 for uri, locked in objects.items()})
-    attested = any(found.outputs == {"sources": digest} for found in trusted(store, key))
+    attested = any(found.outputs == {"sources": digest} for found in trusted(store, key, component.name))
     if attested and store.hold(digest) and (lock.tree is None or store.hold(lock.tree)):
         return Outcome.UP_TO_DATE
     if lock.tree is not None:
@@ -154,8 +175,12 @@ def _keep(section: Snapshot, look: _Look, component: Component, store: Store, re
     size = sum(locked.size for locked in objects.values())
     took = duration(time.monotonic() - look.started)
     summary = f"{len(objects)} objects, {size / 1e6:.1f} MB, sources {digest[:12]} ({took})"
-    print(f"snapshot: {summary}", file=sys.stderr, flush=True)
+    _say(summary)
     return Outcome.RAN
+
+
+def _say(line: str) -> None:
+    print(f"snapshot: {line}", file=sys.stderr, flush=True)
 
 
 def _is_kept(store: Store, output: Path) -> bool:

@@ -52,9 +52,10 @@ def test_own_text_takes_the_place_of_the_sources_and_of_what_was_tuned_to_them(c
     ("words", "message"),
     [
         ("--text notes", "--text notes: say --licence: an SPDX expression such as CC-BY-4.0, or LicenseRef-own"),
-        ("--text note --licence CC0-1.0", "snapshot.sources[0].uri: note: no such file, folder or object"),
-        ("--text notes --licence mine!", "params.yaml:11: snapshot.sources.0.licence: 'mine!' is not"),
-        ("--text notes --licence CC0-1.0 --kind poem", "params.yaml:10: snapshot.sources.0.kind: input should be"),
+        ("--text note", "--text note: no such file, folder or object"),
+        ("--text note --licence CC0-1.0", "--text note: no such file, folder or object"),
+        ("--text notes --licence mine!", "--licence mine!: 'mine!' is not an SPDX expression"),
+        ("--text notes --licence CC0-1.0 --kind poem", "--kind poem: input should be 'prose' or 'code'"),
         ("--licence CC0-1.0 --kind code", "--licence: says something about your own text: name the text with --text"),
         ("--recipe tyni", "--recipe tyni: no such recipe; there are tiny"),
     ],

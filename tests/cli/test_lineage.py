@@ -4,13 +4,15 @@ runs have other documents."""
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.lineage import attestation
+from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.signing import KeySigner
 from cairn.lineage.store import Store
@@ -112,9 +114,12 @@ def test_a_name_of_a_stranger_cannot_steer_the_terminal(copy: Project, cairn: Ca
 
 def test_what_nobody_made_has_no_way_back_or_forward(built: Project, cairn: Cairn) -> None:
     said = cairn("lineage", "back", "params.yaml", at=built.root)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "no trusted attestation says how it was made")
+    assert (said.code, said.out.splitlines()[-1]) == (
+        0,
+        "no attestation in .cairn/store says how it was made: --store names another store",
+    )
     said = cairn("lineage", "forward", "artifacts/report", at=built.root)
-    assert said.out.splitlines()[-1] == "no trusted attestation has it as an input"
+    assert said.out.splitlines()[-1].startswith("no attestation in .cairn/store has it as")
 
 
 @pytest.mark.parametrize("verb", [("lineage", "back"), ("lineage", "forward"), ("lineage", "diff")])
@@ -128,6 +133,31 @@ def test_a_name_that_means_nothing_is_one_line(built: Project, cairn: Cairn, ver
 def test_a_git_revision_means_what_was_made_last_in_it(built: Project, cairn: Cairn) -> None:
     out = cairn("lineage", "back", "HEAD", at=built.root).out
     assert out.splitlines()[0] == f"report  {digest(built, 'report')[:12]}"
+
+
+def test_a_store_and_a_key_can_be_named_from_anywhere(built: Project, cairn: Cairn, tmp_path: Path) -> None:
+    stranger = ec.generate_private_key(ec.SECP256R1()).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "stranger.pem").write_bytes(stranger.public_bytes(serialization.Encoding.PEM, form))
+    named = ("--store", str(built.root / ".cairn/store"), "--key")
+    ours = (*named, str(signing.home() / "signing-key.pub.pem"))
+    theirs = (*named, str(tmp_path / "stranger.pem"))
+    model = digest(built, "model")
+    for verb in (("lineage", "back", model), ("lineage", "forward", model), ("lineage", "diff", model, model)):
+        assert cairn(*verb, *ours, at=tmp_path).code == 0
+    assert f"model  {model[:12]}" in cairn("lineage", "back", model[:12].upper(), *ours, at=tmp_path).out
+    # The store has no bytes here, and the folder has no artifacts.
+    said = cairn("affected", "text/0003.txt", *ours, at=tmp_path).out
+    assert [line.split()[:2] for line in said.splitlines()[-1:]] == [["cairn-tiny", model[:12]]]
+    said = cairn("lineage", "back", model, *theirs, at=tmp_path).out.splitlines()[-1]
+    assert said.startswith(
+        f"no trusted attestation in {named[1]} says how it was made, and 1 are signed by no trusted key"
+    )
+    assert "name the public key of the signer with --key, or put it into" in said
+    assert "and 1 are signed by no trusted key" in cairn("lineage", "diff", model, model, *theirs, at=tmp_path).err
+    assert cairn("lineage", "back", model, "--store", "/nope", at=tmp_path).err.startswith(
+        "error: /nope: no such folder"
+    )
 
 
 # Two runs
@@ -223,6 +253,28 @@ def test_diff_of_a_run_with_itself_finds_nothing(built: Project, cairn: Cairn) -
     assert out.splitlines()[-1] == "documents: 120 and 120, of which 120 in both"
 
 
+def test_two_kinds_of_artifacts_are_not_called_alike(built: Project, cairn: Cairn) -> None:
+    lines = cairn("lineage", "diff", "artifacts/model", "artifacts/tokens", at=built.root).out.splitlines()
+    model, tokens = digest(built, "model")[:12], digest(built, "tokens")[:12]
+    assert lines[0].startswith(
+        f"model {model} and tokens {tokens} are different artifacts: compared are the stages that"
+    )
+    assert lines[0].endswith("led to both: snapshot, ingest, tokenize")
+    assert lines[1].startswith("those stages are alike: ")
+
+
+def test_a_section_that_is_null_on_one_side_is_told_key_by_key(copy: Project, cairn: Cairn) -> None:
+    old = digest(copy, "sources")
+    recipe = copy.recipe()
+    found = {"checked": "2026-11-20", "evidence": "the terms of use", "says": "allowed"}
+    recipe["snapshot"]["sources"][0]["opt_out"] = found
+    copy.write_recipe(recipe)
+    again(copy)
+    said = printed(cairn("lineage", "diff", old, "sources.lock.json", "--json", at=copy.root))
+    told = {one["name"]: (one["then"], one["now"]) for one in said["differences"] if one["part"] == "recipe"}
+    assert told == {f"snapshot.sources.0.opt_out.{name}": ("(absent)", value) for name, value in found.items()}
+
+
 # What a source reached
 
 
@@ -293,6 +345,11 @@ def test_artifacts_whose_bytes_are_gone_are_told_and_not_taken_for_clean(copy: P
     assert hits["documents"]["unknown"]
     assert hits["tokens"]["unknown"] == "its documents were not counted"
     assert said["models"][0]["verdict"] == "not known"
+
+
+def test_whoever_names_a_file_alone_is_told_its_whole_uri(built: Project, cairn: Cairn) -> None:
+    assert "0003.txt: no source" in cairn("affected", "0003.txt", at=built.root).err
+    assert cairn("affected", "0003.txt", at=built.root).err.endswith(": did you mean text/0003.txt?\n")
 
 
 def test_a_source_that_nobody_knows_is_one_line(built: Project, cairn: Cairn) -> None:

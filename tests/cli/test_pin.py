@@ -274,10 +274,31 @@ def test_single_flipped_bits_of_a_pin_are_each_told(cairn: Cairn, project: Proje
 # Where the bytes are
 
 
-def test_bytes_that_only_the_cache_of_dvc_has_are_missed_now_and_not_by_dvc_pull(cairn: Cairn, copy: Project) -> None:
+def test_bytes_that_only_the_project_has_are_sent_to_where_dvc_pull_looks(
+    cairn: Cairn, copy: Project, tmp_path: Path
+) -> None:
+    """What `cairn run` makes stays in artifacts/, and a store elsewhere has nothing but its pins."""
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    before = sorted((copy.root / ".cairn/store").rglob("*"))
+    said = cairn("pin", "built", "--dry-run", at=copy.root)
+    assert "would be sent to the store, from this folder: artifacts/documents, " in said.out
+    assert sorted((copy.root / ".cairn/store").rglob("*")) == before
+    said = cairn("pin", "built", "--branch", "pinned", at=copy.root)
+    assert said.code == 0, said.err
+    assert "sent to the store, from this folder: artifacts/documents, " in said.out
+    clone = Project(tmp_path / "clone")
+    copy.git("clone", "-q", "-b", "pinned", ".", str(clone.root))
+    clone.run("dvc", "remote", "modify", "--local", "store", "url", str(copy.root / ".cairn/store"))
+    clone.run("dvc", "pull")
+    assert (clone.root / "artifacts/model/config.json").exists()
+    assert json.loads(cairn("pin", "built", "--json", at=copy.root).out)["sent"] == {}
+
+
+def test_bytes_that_the_project_has_only_changed_are_missed_before_dvc_pull_does(cairn: Cairn, copy: Project) -> None:
+    (copy.root / "artifacts/tokens/tokens.json").write_text("{}")
     said = fault(cairn("pin", "built", at=copy.root))
-    assert "documents (" in said
-    assert said.endswith("run its stage again, or `dvc push` where its bytes are")
+    assert "tokens (" in said
+    assert "and artifacts/tokens holds another artifact: `cairn pin` or `dvc push` where its bytes are" in said
 
 
 def test_a_listing_that_is_missing_is_written_anew(cairn: Cairn, project: Project) -> None:
@@ -363,6 +384,23 @@ def test_a_branch_takes_the_recipe_of_the_run_and_the_folder_stays(cairn: Cairn,
     assert "pins it so already" in cairn("pin", "built", "--branch", "runs/built", at=project.root).out
     project.git("worktree", "add", "-q", str(project.root.parent / "beside"), "runs/built")
     assert "is checked out" in fault(cairn("pin", "built", "--branch", "runs/built", at=project.root))
+
+
+def test_a_branch_that_needs_no_commit_begins_where_the_project_is(cairn: Cairn, project: Project) -> None:
+    assert cairn("pin", "built", "--commit", at=project.root).code == 0
+    for said in ("nothing to commit: again pins it so already; the branch begins at ", "again pins it so already\n"):
+        assert said in cairn("pin", "built", "--branch", "again", at=project.root).out
+        assert project.git("rev-parse", "again") == project.git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("words", [("--commit",), ("--branch", "x"), ("--dry-run",), ("--recipe",)])
+def test_what_is_said_of_no_run_is_refused(cairn: Cairn, project: Project, words: tuple[str, ...]) -> None:
+    said = fault(cairn("pin", *words, at=project.root))
+    assert said == f"{words[0]}: says something about a run: name the run (`cairn pin` lists them)"
+
+
+def test_a_store_that_is_not_there_is_told_as_such(cairn: Cairn, project: Project) -> None:
+    assert fault(cairn("pin", "built", "--store", "/nope", at=project.root)).startswith("/nope: no such folder")
 
 
 def test_a_branch_that_somebody_moved_meanwhile_is_not_moved_back(

@@ -140,6 +140,17 @@ def test_what_an_interrupted_run_left_does_not_matter_once_the_stage_is_up_to_da
     assert states(cairn("status", "--json", at=copy.root))["export"] == "interrupted"
 
 
+def test_what_failed_is_not_called_interrupted_and_its_error_is_told(cairn: Cairn, copy: Project) -> None:
+    recipe = copy.recipe()
+    recipe["ingest"]["min_document_bytes"] = 10_000_000
+    copy.write_recipe(recipe)
+    assert cairn("run", "--until", "ingest", at=copy.root).code != 0
+    assert states(cairn("status", "--json", at=copy.root))["ingest"] == "failed"
+    (told,) = reasons(cairn("status", at=copy.root))["ingest"]
+    assert told.startswith("none of 120 documents was kept: 120 by min_document_bytes: loosen these keys")
+    assert told.endswith(": once that is put right, `cairn run` goes on from what was finished")
+
+
 def test_what_is_gone_is_in_the_store_or_is_missing(cairn: Cairn, copy: Project) -> None:
     shutil.rmtree(copy.root / "artifacts" / "documents")
     found = states(cairn("status", "--json", at=copy.root))

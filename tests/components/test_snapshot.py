@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,16 @@ def test_a_refresh_of_what_did_not_change_makes_the_same_bytes(corpus: Corpus) -
     assert corpus.lock_file.read_bytes() == before
 
 
+def test_nobody_has_looked_for_an_opt_out_on_a_day_that_is_to_come(corpus: Corpus) -> None:
+    corpus.put("a.txt", "a")
+    for days in (1, -400):
+        checked = (datetime.now(UTC).date() + timedelta(days=days)).isoformat()
+        corpus.snapshot(source(corpus.text, opt_out={**OPT_OUT, "checked": checked}))
+    later = (datetime.now(UTC).date() + timedelta(days=2)).isoformat()
+    with pytest.raises(SourceError, match=rf"^snapshot\.sources\[0\]\.opt_out\.checked: {later} is to come: "):
+        corpus.snapshot(source(corpus.text, opt_out={**OPT_OUT, "checked": later}))
+
+
 def lose_objects(corpus: Corpus) -> None:
     """Remove all bytes from the store; pins and attestations stay."""
     for path in Path(corpus.store.url, "files").rglob("*"):
@@ -284,12 +295,16 @@ def lose_objects(corpus: Corpus) -> None:
             path.unlink()
 
 
-def test_objects_that_the_store_lost_are_put_back_from_upstream(corpus: Corpus) -> None:
+def test_objects_that_the_store_lost_are_put_back_from_upstream(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
     corpus.put("a.txt", "a")
     corpus.snapshot()
     before = corpus.lock_file.read_bytes()
     lose_objects(corpus)
+    capsys.readouterr()
     assert corpus.snapshot() is Outcome.RESTORED
+    assert "the store had lost source objects: they were read again" in capsys.readouterr().err
     assert corpus.lock_file.read_bytes() == before
     assert texts(corpus.ingest()) == ["a"]
 
@@ -405,6 +420,7 @@ def test_an_object_that_its_store_pins_is_attested_with_its_version(tmp_path: Pa
             {"opt_out": {**OPT_OUT, "says": "reserved"}},
             "source 'text': its rights are reserved: take it out of the recipe, or ask for a licence and give that as",
         ),
+        ({"opt_out": "allowed"}, "opt_out: is a section: write it as {checked: …, evidence: …, says: …} (got"),
         ({"opt_out": {**OPT_OUT, "says": "unknown"}}, "opt_out.says: input should be 'allowed', 'reserved' or"),
         ({"opt_out": {**OPT_OUT, "checked": "24.11.2026"}}, "opt_out.checked: input should be a valid date"),
         ({"opt_out": {**OPT_OUT, "evidence": ""}}, "opt_out.evidence: string should have at least 1 character"),

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cairn.errors import AttestationError
+from cairn.lineage import signing
 from cairn.lineage.signing import Signer, key_id, read_public_keys, signer, trusted_keys
 
 # What a KMS client is seen from here: it has the key, prints public halves and signatures, and gives nothing else away.
@@ -217,6 +219,27 @@ def test_a_private_key_where_a_public_one_is_asked_for_is_told(tmp_path: Path, k
         read_public_keys([tmp_path / "key.pem"])
     with pytest.raises(AttestationError, match=r"nowhere\.pem: the public key cannot be read: No such file"):
         read_public_keys([tmp_path / "nowhere.pem"])
+
+
+@pytest.mark.parametrize("pem", [b"", b"junk", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
+def test_what_is_no_public_key_is_told_without_the_address_of_another_manual(tmp_path: Path, pem: bytes) -> None:
+    (tmp_path / "key.pem").write_bytes(pem)
+    with pytest.raises(AttestationError, match=r"key\.pem: not a public key in PEM: it has to begin with") as raised:
+        read_public_keys([tmp_path / "key.pem"])
+    assert "http" not in str(raised.value)
+
+
+def test_a_program_that_hangs_is_told_of_and_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signing, "QUIET", 0.1)
+    monkeypatch.setattr(signing, "PATIENCE", 1.0)
+    monkeypatch.setenv("CAIRN_SIGNER", "command:sh -c 'sleep 30; echo late'")
+    began = time.monotonic()
+    with pytest.raises(AttestationError, match="sh public-key: gave no answer in 1 seconds and was stopped"):
+        signer().public_key  # noqa: B018
+    assert time.monotonic() - began < 20
+    assert capsys.readouterr().err == "CAIRN_SIGNER: sh public-key: waiting for it, up to 1 seconds\n"
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

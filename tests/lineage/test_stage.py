@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -205,7 +206,11 @@ def test_an_attestation_by_a_stranger_does_not_skip_the_work(
     project.run()
     monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "me"))
     assert project.run() is Outcome.RAN
-    assert "signed by no trusted key" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(
+        r"^shout: attestation [0-9a-f]{12} is not relied on: signed by no trusted key: ", said, re.MULTILINE
+    )
+    assert "to believe it, put the public key of whoever signed into " in said
 
 
 def test_an_attestation_moved_under_another_key_does_not_skip_the_work(project: Project) -> None:
