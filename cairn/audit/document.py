@@ -16,9 +16,11 @@ def document(audit: Audit, store: str, keys: Iterable[str]) -> dict[str, Any]:
         store: URL of the store that was asked.
         keys: ids of the keys that were trusted.
     """
+    target = audit.nodes[audit.target]
     return {
         "format": FORMAT,
         "target": audit.target,
+        "asked": {"said": audit.asked, "digest": audit.holds or target.digest},
         "ok": not audit.wrong,
         "store": store,
         "keys": sorted(keys),

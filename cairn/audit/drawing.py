@@ -75,7 +75,7 @@ def _merged(audit: Audit) -> tuple[dict[str, _Box], dict[tuple[str, str], list[F
     count: dict[str, int] = {}
     signed = {edge.head: edge.tail for edge in audit.edges if edge.role == "signed by"}
     for node in audit.nodes.values():
-        if node.kind in ("artifact", "stage"):
+        if node.kind in ("artifact", "stage", "record"):
             group, drawn = node.id, _Box(node.name, node.digest[:12], node.kind)
         elif node.kind == "object":
             group, drawn = f"source:{node.source}", _Box(node.source or "objects", "object", "source")
@@ -92,7 +92,10 @@ def _merged(audit: Audit) -> tuple[dict[str, _Box], dict[tuple[str, str], list[F
     edges: dict[tuple[str, str], list[Finding]] = {}
     for edge in audit.edges:
         if edge.tail in into and edge.head in into:
-            edges.setdefault((into[edge.tail], into[edge.head]), []).extend(edge.findings)
+            head = audit.nodes[edge.head]
+            # A claim holds no better than what makes it.
+            found = [*edge.findings, *(head.findings if head.kind in ("record", "signature") else ())]
+            edges.setdefault((into[edge.tail], into[edge.head]), []).extend(found)
     joined = {one for pair in edges for one in pair} | {audit.target}
     return {one: drawn for one, drawn in boxes.items() if one in joined}, edges
 

@@ -41,7 +41,7 @@ def audit(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With --replay: seed of the sample.", show_default="0")] = None,
     steps: Annotated[
-        str | None, typer.Option(help="With --replay: the training steps A..B, begun at the last state kept up to A.")
+        str | None, typer.Option(help="With --replay: the training steps after A up to B; A is 0 or a kept step.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the graph as one page, too.")] = None,
     json: AsJson = False,
