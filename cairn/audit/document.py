@@ -28,7 +28,10 @@ def document(audit: Audit, store: str, keys: Iterable[str]) -> dict[str, Any]:
         "nodes": [_node(node) for node in sorted(audit.nodes.values(), key=lambda one: one.id)],
         "edges": [_edge(edge) for edge in sorted(audit.edges, key=lambda one: (one.tail, one.head, one.role))],
         "wrong": [{"about": about(holder), **_finding(finding)} for holder, finding in audit.wrong],
-        "replayed": [{"about": [one], **_finding(finding)} for one, finding in audit.replayed.items()],
+        "replayed": [
+            {"about": [one], **_finding(finding), "remains": finding.remains} for one, finding in audit.replayed.items()
+        ],
+        "strangers": {where: list(keys) for where, keys in sorted(audit.strangers.items())},
         "limits": audit.limits,
     }
 

@@ -118,10 +118,21 @@ def _box(corner: tuple[float, float], drawn: _Box, size: Measures) -> Markup:
     return marked(
         f"{drawn.title} {drawn.below}: {said}",
         shape,
-        label(middle, y + 19, shortened(drawn.title, room), "name", "middle"),
+        label(middle, y + 19, _fitting(drawn.title, room), "name", "middle"),
         label(middle, y + 34, shortened(drawn.below, small), "tick small", "middle"),
-        label(middle, y + 49, shortened(said, small), f"verdict {colour(drawn.findings)}", "middle"),
+        label(middle, y + 49, _fitting(said, small), f"verdict {colour(drawn.findings)}", "middle"),
     )
+
+
+def _fitting(said: str, room: float) -> str:
+    """As many parts of a list as there is room for, and how many there are besides; no word is cut that need not be."""
+    parts = said.split(", ")
+    for left in range(len(parts)):
+        kept = ", ".join(parts[: len(parts) - left])
+        told = f"{kept} +{left}" if left else kept
+        if shortened(told, room) == told:
+            return told
+    return shortened(said, room)
 
 
 def _edge(placed: Layout, pair: tuple[str, str], findings: Sequence[Finding]) -> Markup:

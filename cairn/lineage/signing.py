@@ -262,8 +262,10 @@ def _public_key(pem: bytes, where: str) -> ec.EllipticCurvePublicKey:
         raise AttestationError(f"{where}: is a private key: `openssl pkey -pubout` makes the public one of it")
     try:
         return _p256(serialization.load_pem_public_key(pem), where)
-    except ValueError as error:
-        raise AttestationError(f"{where}: not a public key: {one_line(error)}") from None
+    except ValueError:  # what the library says of it is of no use to who named the wrong file
+        raise AttestationError(
+            f"{where}: not a public key: one in PEM begins with -----BEGIN PUBLIC KEY-----"
+        ) from None
 
 
 def _p256(key: object, where: str) -> ec.EllipticCurvePublicKey:
