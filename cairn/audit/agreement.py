@@ -102,11 +102,8 @@ def _parameters(model: Mapping[str, Any], vocabulary: Any) -> int | None:
     """Of a model of this shape; None where this version of the recipe reads no such shape, or nothing tells the size of
     the vocabulary."""
     try:
-        return (
-            ModelShape.model_validate_json(json.dumps(model)).parameters(vocabulary)
-            if type(vocabulary) is int
-            else None
-        )
+        shape = ModelShape.model_validate_json(json.dumps(model))
+        return shape.parameters(vocabulary) if type(vocabulary) is int else None
     except ValidationError:
         return None
 

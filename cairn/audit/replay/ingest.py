@@ -80,11 +80,11 @@ def replay(job: Job) -> Finding:
         _check_bytes(job, drawn)
         return job.other("ingest refuses what it is said to have read", [str(error)])
     uris = len({one.locked.uri for one in objects})
-    what = "objects" if uris == len(objects) else f"readings of {uris:,} objects, one by each source that has it,"
+    what = "objects" if uris == len(objects) else f"readings of {uris:,} objects by their sources"
     said = f"{len(drawn):,} of {len(objects):,} {what} were read again (seed {job.sample.seed}), "
     found = _looked_through(job, documents, objects, drawn, expected, said)
     besides = "the overlap of held-out text was not measured again"
-    return replace(found, remains=job.remains(len(objects), what.rstrip(","), besides))
+    return replace(found, remains=job.remains(len(objects), what, besides))
 
 
 def name_of(source: str, uri: str) -> str:

@@ -59,9 +59,9 @@ def _remains(steps: int, done: Iterable[tuple[int, int]]) -> str:
     """Which steps nobody did again, in words."""
     gaps, at = [], 0
     for first, last in [*sorted(done), (steps, steps)]:
-        gaps += [f"{at + 1:,} to {first:,}"] if first > at else []
+        gaps += [f"{at + 1} to {first}"] if first > at else []
         at = max(at, last)
-    return f"steps {' and '.join(gaps)} of {steps:,} were not done again" if gaps else ""
+    return f"steps {' and '.join(gaps)} of {steps} were not done again" if gaps else ""
 
 
 def stretches(job: Job) -> list[tuple[int, int]]:
