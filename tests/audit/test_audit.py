@@ -194,7 +194,10 @@ def test_a_source_that_is_gone_is_named_by_its_uri(copy: Project) -> None:
     pin = json.loads((copy.root / f".cairn/store/pins/{lock['tree']}.json").read_bytes())
     (md5,) = (member["md5"] for member in pin["members"] if member["path"] == one["path"])
     (copy.root / ".cairn/store/files/md5" / md5[:2] / md5[2:]).unlink()
-    assert names(audited(copy), "MISSING", "text/0007.txt", "nowhere in the tree")
+    found = audited(copy)
+    assert names(found, "MISSING", "text/0007.txt", "nowhere in the tree")
+    assert names(found, "MISSING", "objects", "1 of 120 files is nowhere whole")
+    assert len(wrong(found)) == 2
 
 
 def test_sources_whose_lock_is_gone_from_the_store_are_looked_for_all_the_same(copy: Project) -> None:
