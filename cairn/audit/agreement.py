@@ -6,14 +6,18 @@ An attestation tells which digests went in and came out. That the bytes themselv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
+
+from pydantic import ValidationError
 
 from cairn.audit.verdicts import Finding, Verdict
 from cairn.errors import SourceError
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import identity
 from components.snapshot.lock import Lock, parse_lock
+from trainer.recipe import ModelShape
 
 Read = Callable[[str, str], bytes | None]
 """The bytes of one file of an artifact, by digest and path, checked; None where they are not to be had."""
@@ -38,6 +42,8 @@ def disagreements(attested: Attestation, inputs: Mapping[str, str], read: Read) 
                 "documents",
             )
         case "pretrain":
+            for said, wrong in _facts_apart(attested, _json(read, made.get("checkpoint"), "checkpoint.json") or {}):
+                yield "", Finding(Verdict.CONFLICT, f"contradicts itself: {said}", wrong)
             manifest = _json(read, made.get("checkpoint"), "checkpoint.json")
             tokens = inputs.get("tokens")
             yield from _names("checkpoint.json", manifest, "tokens", _sha256(read, tokens, "tokens.json"), "tokens")
@@ -61,6 +67,45 @@ def disagreements(attested: Attestation, inputs: Mapping[str, str], read: Read) 
             yield from _same(
                 "report.html", found[1].decode() if found else None, inputs.get("checkpoint"), "checkpoint"
             )
+
+
+def _facts_apart(attested: Attestation, manifest: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Where what training said of itself cannot be of the section of its recipe, or of the finished checkpoint."""
+    facts, section = attested.facts, attested.section
+    model = section.get("model") or {}
+    wanted: dict[str, tuple[Any, str]] = {
+        **{name: (section.get(name), f"section.{name}") for name in ("seed", "threads", "mode", "precision")},
+        "step": (section.get("steps"), "section.steps"),
+        "world_size": (_product((facts.get("mesh") or {}).values()), "the product of facts.mesh"),
+        "tokens_seen": (
+            _product([section.get("steps"), section.get("batch"), model.get("context")]),
+            "section.steps × section.batch × section.model.context",
+        ),
+        "parameters": (_parameters(model, manifest.get("vocab_size")), "what section.model has with its vocabulary"),
+    }
+    for name, (value, of) in wanted.items():
+        if value is not None and facts.get(name) is not None and facts[name] != value:
+            yield f"facts.{name} is not {of}", (f"facts.{name}: {facts[name]}", f"{of}: {value}")
+    for name in ("parameters", "tokens_seen", "precision"):
+        if None not in (manifest.get(name), facts.get(name)) and manifest[name] != facts[name]:
+            told = f"facts.{name}: {facts[name]}", f"checkpoint.json: {manifest[name]}"
+            yield f"facts.{name} is not that of checkpoint.json", told
+
+
+def _product(values: Iterable[Any]) -> int | None:
+    """None where one is no whole number, or there is none."""
+    numbers = list(values)
+    return prod(numbers) if numbers and all(type(one) is int for one in numbers) else None
+
+
+def _parameters(model: Mapping[str, Any], vocabulary: Any) -> int | None:
+    """Of a model of this shape; None where this version of the recipe reads no such shape, or nothing tells the size of
+    the vocabulary."""
+    try:
+        shape = ModelShape.model_validate_json(json.dumps(model))
+        return shape.parameters(vocabulary) if type(vocabulary) is int else None
+    except ValidationError:
+        return None
 
 
 def lock_of(read: Read, digest: str) -> Lock | None:

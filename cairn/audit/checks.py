@@ -34,6 +34,13 @@ class Record:
     findings: list[Finding]
     attested: Attestation | None = None
     """None where no trusted key signed exactly this."""
+    strangers: tuple[str, ...] = ()
+    """Ids of the keys that signed it, where none of them is trusted and nothing else is wrong with it."""
+
+    @property
+    def where(self) -> str:
+        """Its place in the store."""
+        return f"attestations/{self.subject}/{self.identifier}.json"
 
 
 def read_record(subject: str, name: str, data: bytes, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> Record:
@@ -49,6 +56,7 @@ def read_record(subject: str, name: str, data: bytes, keys: Mapping[str, ec.Elli
         signers = _signers(data)
         if signers and not keys.keys() & set(signers):
             by = ", ".join(signers)
+            record.strangers = () if record.findings else tuple(signers)
             say(Finding(Verdict.UNSIGNED, f"{where}: no trusted key signed it", (f"signed by: {by}",)))
         elif signers == []:
             say(Finding(Verdict.UNSIGNED, f"{where}: nobody signed it"))

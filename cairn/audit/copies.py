@@ -82,6 +82,8 @@ class Copies:
         if lost and not any(one.verdict is Verdict.BYTES_MATCH for one in said):
             verb = "is" if len(lost) == 1 else "are"
             count = f"{len(lost):,} of {_counted(len(self.pin.members), 'file')} {verb}" if self.pin else "it is"
+            # That one copy lacks a file says no more than that all do.
+            said = [one for one in said if one.verdict is not Verdict.MISSING]
             said.append(Finding(Verdict.MISSING, f"{count} nowhere whole: not here, not in the store", tuple(lost)))
         return said
 

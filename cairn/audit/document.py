@@ -16,9 +16,11 @@ def document(audit: Audit, store: str, keys: Iterable[str]) -> dict[str, Any]:
         store: URL of the store that was asked.
         keys: ids of the keys that were trusted.
     """
+    target = audit.nodes[audit.target]
     return {
         "format": FORMAT,
         "target": audit.target,
+        "asked": {"said": audit.asked, "digest": audit.holds or target.digest},
         "ok": not audit.wrong,
         "store": store,
         "keys": sorted(keys),
@@ -26,7 +28,10 @@ def document(audit: Audit, store: str, keys: Iterable[str]) -> dict[str, Any]:
         "nodes": [_node(node) for node in sorted(audit.nodes.values(), key=lambda one: one.id)],
         "edges": [_edge(edge) for edge in sorted(audit.edges, key=lambda one: (one.tail, one.head, one.role))],
         "wrong": [{"about": about(holder), **_finding(finding)} for holder, finding in audit.wrong],
-        "replayed": [{"about": [one], **_finding(finding)} for one, finding in audit.replayed.items()],
+        "replayed": [
+            {"about": [one], **_finding(finding), "remains": finding.remains} for one, finding in audit.replayed.items()
+        ],
+        "strangers": {where: list(keys) for where, keys in sorted(audit.strangers.items())},
         "limits": audit.limits,
     }
 

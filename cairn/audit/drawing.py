@@ -75,7 +75,7 @@ def _merged(audit: Audit) -> tuple[dict[str, _Box], dict[tuple[str, str], list[F
     count: dict[str, int] = {}
     signed = {edge.head: edge.tail for edge in audit.edges if edge.role == "signed by"}
     for node in audit.nodes.values():
-        if node.kind in ("artifact", "stage"):
+        if node.kind in ("artifact", "stage", "record"):
             group, drawn = node.id, _Box(node.name, node.digest[:12], node.kind)
         elif node.kind == "object":
             group, drawn = f"source:{node.source}", _Box(node.source or "objects", "object", "source")
@@ -92,7 +92,10 @@ def _merged(audit: Audit) -> tuple[dict[str, _Box], dict[tuple[str, str], list[F
     edges: dict[tuple[str, str], list[Finding]] = {}
     for edge in audit.edges:
         if edge.tail in into and edge.head in into:
-            edges.setdefault((into[edge.tail], into[edge.head]), []).extend(edge.findings)
+            head = audit.nodes[edge.head]
+            # A claim holds no better than what makes it.
+            found = [*edge.findings, *(head.findings if head.kind in ("record", "signature") else ())]
+            edges.setdefault((into[edge.tail], into[edge.head]), []).extend(found)
     joined = {one for pair in edges for one in pair} | {audit.target}
     return {one: drawn for one, drawn in boxes.items() if one in joined}, edges
 
@@ -115,10 +118,21 @@ def _box(corner: tuple[float, float], drawn: _Box, size: Measures) -> Markup:
     return marked(
         f"{drawn.title} {drawn.below}: {said}",
         shape,
-        label(middle, y + 19, shortened(drawn.title, room), "name", "middle"),
+        label(middle, y + 19, _fitting(drawn.title, room), "name", "middle"),
         label(middle, y + 34, shortened(drawn.below, small), "tick small", "middle"),
-        label(middle, y + 49, shortened(said, small), f"verdict {colour(drawn.findings)}", "middle"),
+        label(middle, y + 49, _fitting(said, small), f"verdict {colour(drawn.findings)}", "middle"),
     )
+
+
+def _fitting(said: str, room: float) -> str:
+    """As many parts of a list as there is room for, and how many there are besides; no word is cut that need not be."""
+    parts = said.split(", ")
+    for left in range(len(parts)):
+        kept = ", ".join(parts[: len(parts) - left])
+        told = f"{kept} +{left}" if left else kept
+        if shortened(told, room) == told:
+            return told
+    return shortened(said, room)
 
 
 def _edge(placed: Layout, pair: tuple[str, str], findings: Sequence[Finding]) -> Markup:

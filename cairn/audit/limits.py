@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cairn.audit.verdicts import Audit, Verdict
+from cairn.audit.verdicts import Audit, Node, Verdict
 
 
 def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_bytes: bool) -> list[str]:
     """One sentence for each thing that this audit took on trust."""
-    stages = [node for node in audit.nodes.values() if node.kind == "stage"]
-    again = {one for one, finding in audit.replayed.items() if finding.verdict in (Verdict.REPRODUCED, Verdict.CLOSE)}
+    nodes = list(audit.nodes.values())
+    stages = [node for node in nodes if node.kind == "stage"]
+    again = [one for one, finding in audit.replayed.items() if finding.verdict in (Verdict.REPRODUCED, Verdict.CLOSE)]
     told = [
         node
         for node in stages
@@ -28,8 +29,20 @@ def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_byt
             f"Whether the work was done as attested, where it was not done again: of {names} there is the word of "
             "whoever holds the key."
         )
-    if again:
-        said.append("Whether what a replay did not draw came out so too: how much each did stands beside it.")
+    for one in again:
+        if remains := audit.replayed[one].remains:
+            said.append(f"Whether all of {audit.nodes[one].name} was done as attested: {remains}.")
+    if audit.strangers:
+        by = ", ".join(sorted({key[:12] for keys in audit.strangers.values() for key in keys}))
+        records = "record of another signer" if len(audit.strangers) == 1 else "records of other signers"
+        said.append(
+            f"What others say of the same artifacts: {len(audit.strangers):,} {records} ({by}) stood beside those "
+            "that are believed; these keys are not trusted, and what they signed was not believed."
+        )
+    if not any(map(_is_signature, nodes)) and any(map(_is_model, nodes)):
+        said.append(
+            "Whether the model ever was signed: no signature is there, and a removed one leaves nothing behind."
+        )
     if any(node.kind == "object" for node in audit.nodes.values()):
         said.append("Whether the licences are what the recipe says: they are recorded, not judged.")
     codes = {node.digest for node in audit.nodes.values() if node.kind == "code" and node.name == "cairn"}
@@ -43,3 +56,11 @@ def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_byt
     if not read_bytes:
         said.append("Whether the bytes are right: they were not read (--no-bytes).")
     return said
+
+
+def _is_signature(node: Node) -> bool:
+    return node.kind == "signature"
+
+
+def _is_model(node: Node) -> bool:
+    return node.kind == "artifact" and node.name == "model"

@@ -33,7 +33,7 @@ class Origin:
     said: list[Finding] = field(default_factory=list)
     """What is known of it without reading."""
 
-    named: str = "its digest"
+    named: str = "named with its digest"
     """What the attestation says of it, besides that it was there."""
 
     def places(self) -> Iterable[Place]:
@@ -111,11 +111,11 @@ def objects(attested: Attestation, trees: Mapping[str, Copies]) -> Iterator[Orig
 
 def _evidence(source: Mapping[str, Any]) -> str:
     """What was said of a source's licence and of its owners' reservations, and what for."""
-    said = f"licence {source.get('licence')} ({source.get('licence_evidence') or 'no evidence'})"
+    said = f"licence {source.get('licence')} (evidence: {source.get('licence_evidence') or 'none'})"
     opted = source.get("opt_out")
     if not isinstance(opted, Mapping):
         return f"{said}, opt-out not checked"
-    return f"{said}, opt-out {opted.get('says')} (checked {opted.get('checked')}: {opted.get('evidence')})"
+    return f"{said}, opt-out {opted.get('says')} (checked {opted.get('checked')}; evidence: {opted.get('evidence')})"
 
 
 def surroundings(attested: Attestation, store: Store, pins: Pins) -> Iterator[Origin]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import components.report.page
 from cairn.audit.document import counts
 from cairn.audit.drawing import NARROW, WIDE, colour, drawing, words
-from cairn.audit.text import at_fault, named, without_name
+from cairn.audit.text import abridged, at_fault, named, stranger, without_name
 from cairn.audit.verdicts import WRONG, Audit, Edge, Finding, Node, Verdict
 from components.report.markup import Markup, breakable, join, tag
 from components.report.table import Cell, Column, table
@@ -52,7 +52,7 @@ def page(audit: Audit, store: str, keys: Iterable[str]) -> str:
             http_equiv="Content-Security-Policy",
             content=f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'",
         ),
-        tag("title", f"Audit of {target.name} {target.digest[:12]}"),
+        tag("title", f"Audit of {' '.join(_subject(audit))}"),
         tag("style", style),
     )
     body = tag(
@@ -85,11 +85,18 @@ def _header(audit: Audit, target: Node, store: str, keys: Sequence[str]) -> Mark
         for verdict, meaning in MEANINGS.items()
         if verdict.value in found
     ]
-    asked = [("store", store), *(("trusted key", key) for key in keys), ("sha256", target.digest)]
+    asked = [("path" if audit.holds else "digest", audit.asked or target.digest)]
+    asked += [("sha256 of what lies there", audit.holds)] if audit.holds else []
+    asked += [("nearest artifact", target.digest)] if audit.holds not in ("", target.digest) else []
+    asked += [] if audit.holds or audit.asked == target.digest else [("sha256", target.digest)]
+    asked += [("store", store), *(("trusted key", key) for key in keys)]
+    name, digest = _subject(audit)
+    other = stranger(audit)
     return tag(
         "header",
         tag("p", "Audit", class_="kicker"),
-        tag("h1", breakable(target.name), " ", tag("span", target.digest[:12], class_="digest-of")),
+        tag("h1", breakable(name), " ", tag("span", digest, class_="digest-of")),
+        *([tag("p", tag("strong", breakable(other)), class_="lead other")] if other else []),
         tag("p", f"{lead} Walked back over {stages} runs of stages to {objects:,} objects of sources.", class_="lead"),
         tag(
             "div",
@@ -104,13 +111,21 @@ def _header(audit: Audit, target: Node, store: str, keys: Sequence[str]) -> Mark
     )
 
 
+def _subject(audit: Audit) -> tuple[str, str]:
+    """What the page is about: a name and the first digits of a digest. Of a path that nobody attested, its own."""
+    target = audit.nodes[audit.target]
+    if audit.holds not in ("", target.digest):
+        return audit.asked, audit.holds[:12]
+    return target.name, target.digest[:12]
+
+
 def _faults(audit: Audit) -> Markup:
     told, left = at_fault(audit, DETAILS)
     if not told:
         return Markup("")
     items = []
     for holder, finding in told:
-        shown = [tag("li", breakable(one)) for one in finding.details[:DETAILS]]
+        shown = [tag("li", breakable(abridged(one))) for one in finding.details[:DETAILS]]
         if len(finding.details) > DETAILS:
             shown.append(tag("li", f"and {len(finding.details) - DETAILS:,} more"))
         items.append(
@@ -120,7 +135,7 @@ def _faults(audit: Audit) -> Markup:
                 " ",
                 tag("strong", breakable(named(audit, holder))),
                 " ",
-                breakable(without_name(named(audit, holder), finding.said)),
+                breakable(abridged(without_name(named(audit, holder), finding.said))),
                 *([tag("ul", *shown)] if shown else []),
             )
         )
@@ -209,7 +224,7 @@ def _verdict(verdict: Verdict) -> Markup:
 
 
 def _said(findings: Sequence[Finding]) -> Markup:
-    return join([tag("div", breakable(one.said)) for one in findings])
+    return join([tag("div", breakable(abridged(one.said))) for one in findings])
 
 
 def _folded(summary: str, content: Markup) -> Markup:

@@ -31,8 +31,8 @@ def of_model(
         unread = Finding(Verdict.MISSING, f"{where}: cannot be read")
         found = unread if bundle is None else _judge(bundle, where, named, artifact, keys)
         node.findings.append(found)
-        sound = found.verdict is Verdict.ATTESTED
-        edge.findings.append(Finding(found.verdict, "every file is signed" if sound else f"{where}: not believed"))
+        if found.verdict is Verdict.ATTESTED:  # what is wrong is told of the signature, once
+            edge.findings.append(Finding(found.verdict, "every file is signed"))
         yield node, edge
 
 
@@ -59,8 +59,10 @@ def _judge(
     try:
         key = verify_model(bundle, artifact, keys)
     except AttestationError as error:
-        stranger = _hint(bundle) not in {None, *map(hint_of, keys.values())}
-        return Finding(Verdict.UNSIGNED if stranger else Verdict.TAMPERED, f"{where}: {one_line(error)}")
+        hint = _hint(bundle)
+        if hint is None or hint in set(map(hint_of, keys.values())):
+            return Finding(Verdict.TAMPERED, f"{where}: {one_line(error)}")
+        return Finding(Verdict.UNSIGNED, f"{where}: {one_line(error)}", (f"signed by: {named or hint}",))
     if named not in (None, key):
         return Finding(Verdict.TAMPERED, f"{where}: is by the key {key[:12]}, not by the one that it is named after")
     return Finding(Verdict.ATTESTED, f"{where}: all files are signed by the trusted key {key[:12]}")

@@ -28,11 +28,15 @@ class Target:
     """What to walk back from."""
 
     digest: str
+    said: str
+    """As it was asked for."""
     path: Path | None = None
     """The folder or file that was named."""
     stranger: bool = False
     """The path holds something that was never pinned, and of which the artifact of `digest` is the nearest; without
     one, `digest` is that of what lies there."""
+    holds: str = ""
+    """Digest of what lies at the path."""
 
 
 class Pins:
@@ -93,20 +97,21 @@ def find(said: str, pins: Pins, reader: Reader, expected: Callable[[Path], str |
     path = Path(said)
     if path.exists() or path.is_symlink():
         return _at(path, pins, reader, expected)
-    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", said):
+    digits = said.lower()  # other programs print digests in capitals
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", digits):
         raise ArtifactError(
             f"{said}: no such file or folder, nor {SHORTEST} to 64 digits of a digest: name what to audit"
         )
-    found = [digest for digest in pins.digests if digest.startswith(said)]
-    if not found and len(said) == 64:
-        return Target(said)  # a store may have lost the pin and not the attestations
+    found = [digest for digest in pins.digests if digest.startswith(digits)]
+    if not found and len(digits) == 64:
+        return Target(digits, said)  # a store may have lost the pin and not the attestations
     if not found:
         raise ArtifactError(f"{said}: no artifact of the store {pins.store.url} begins so, and no such path is there")
     if len(found) > 1:
         raise ArtifactError(
             f"{said}: {len(found)} artifacts begin so, such as {found[0]} and {found[1]}: say more digits"
         )
-    return Target(found[0])
+    return Target(found[0], said)
 
 
 def read(path: Path, reader: Reader) -> Artifact:
@@ -153,6 +158,6 @@ def nearest(found: Artifact, known: Mapping[str, Artifact]) -> str | None:
 def _at(path: Path, pins: Pins, reader: Reader, expected: Callable[[Path], str | None] | None) -> Target:
     found = read(path, reader)
     if found.digest in pins.digests or pins.store.list(f"attestations/{found.digest}"):
-        return Target(found.digest, path)
+        return Target(found.digest, str(path), path, holds=found.digest)
     near = (expected(path) if expected is not None else None) or nearest(found, pins.all())
-    return Target(near or found.digest, path, stranger=True)
+    return Target(near or found.digest, str(path), path, stranger=True, holds=found.digest)

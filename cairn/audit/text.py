@@ -1,5 +1,6 @@
 """An audit as a text tree: what was asked about at the root, what it was made from below, each thing once."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from cairn.errors import one_line
 from components.report.markup import visible
 
 SHOWN = 12  # details below a finding
+TREE = ("artifact", "stage", "signature", "record")  # what is on the way back
+IN_STORE = re.compile(r"\b((?:attestations|stages|pins|signatures|runs)/)([0-9a-f]{64})(?:/([0-9a-f]{64}))?")
 STYLES = {
     Verdict.BYTES_MATCH: "green",
     Verdict.REPRODUCED: "bold green",
@@ -21,6 +24,9 @@ STYLES = {
 
 def lines(audit: Audit) -> Iterator[Text]:
     """The whole answer."""
+    if (other := stranger(audit)) is not None:
+        yield Text(shown(other), "bold red")
+        yield Text()
     yield from _Tree(audit).lines()
     yield from _done_again(audit)
     yield Text()
@@ -52,9 +58,31 @@ def _done_again(audit: Audit) -> Iterator[Text]:
             yield from (Text(f"      {shown(detail)}", "dim") for detail in finding.details[:SHOWN])
 
 
+def stranger(audit: Audit) -> str | None:
+    """That what was asked about is not what was attested, and what is told instead; None where it is."""
+    target = audit.nodes[audit.target]
+    if audit.holds in ("", target.digest):
+        made = any(edge.tail == target.id and audit.nodes[edge.head].kind == "stage" for edge in audit.edges)
+        asked = audit.asked or target.name
+        return None if made else f"{asked} ({target.digest[:12]}) is nothing that a trusted attestation tells of."
+    return (
+        f"{audit.asked} ({audit.holds[:12]}) is not what was attested. Below is the artifact that is nearest to it, "
+        f"{target.name} {target.digest[:12]}."
+    )
+
+
 def shown(said: str) -> str:
     """Text on one line, in which nothing can steer a terminal."""
-    return visible(one_line(said))
+    return visible(abridged(one_line(said)))
+
+
+def abridged(said: str) -> str:
+    """Text in which the places of records in a store are as short as a person reads them: 12 digits of each digest."""
+
+    def short(found: re.Match[str]) -> str:
+        return found[1] + found[2][:12] + (f"/{found[3][:12]}" if found[3] else "")
+
+    return IN_STORE.sub(short, said)
 
 
 def unrolled(lines: Iterator[Any]) -> Iterator[Any]:
@@ -90,7 +118,8 @@ class _Tree:
         for index, node in enumerate(others):
             if index == 0:
                 yield Text()
-            yield self._line(node, None, "", "")
+                yield Text("Besides: code, locks of packages, and what else the project and its store keep", "bold")
+            yield self._line(node, None, "  ", "")
 
     def _node(self, node: Node, edge: Edge | None, before: str, below: str) -> "Iterator[Text | Iterator[Any]]":
         """A node and what is below it: lines, or lines deeper in it.
@@ -103,7 +132,7 @@ class _Tree:
             return
         self.drawn.add(node.id)
         yield self._line(node, edge, before, "")
-        edges = [one for one in self.below.get(node.id, ()) if self._kind(one) in ("artifact", "stage", "signature")]
+        edges = [one for one in self.below.get(node.id, ()) if self._kind(one) in TREE]
         sources = self._sources(node)
         for index, one in enumerate(edges):
             last = index == len(edges) - 1 and not sources
@@ -117,7 +146,7 @@ class _Tree:
 
     def _line(self, node: Node, edge: Edge | None, before: str, after: str) -> Text:
         line = Text(before).append(shown(node.name), "bold" if node.kind == "artifact" else "")
-        if node.kind in ("artifact", "stage", "code", "lock"):
+        if node.kind in ("artifact", "stage", "code", "lock", "record"):
             line.append(f" {node.digest[:12]}", "dim")
         if after:
             return line.append(after, "dim")

@@ -48,6 +48,8 @@ class Finding:
     """One line: what was looked at, and where."""
     details: tuple[str, ...] = ()
     """Files, fields or digests that are at fault, one in each."""
+    remains: str = ""
+    """Of a replay that drew a sample: what was not done again, and remains claimed."""
 
 
 @dataclass
@@ -58,7 +60,8 @@ class Node:
     """Unique in the graph."""
     kind: Literal["artifact", "stage", "object", "code", "lock", "signature", "record", "work"]
     """`stage`: one run of one, as its attestation tells it. `object`: one object of a source. `lock`: of packages, or
-    `dvc.lock`. `signature`: of a model. `record`: a pointer of the store. `work`: a checkpoint of work in progress."""
+    `dvc.lock`. `signature`: of a model. `record`: what the store keeps and is not believed, or a pointer of it. `work`:
+    a checkpoint of work in progress."""
     name: str
     digest: str
     """sha256 of the artifact, object, code or lock; the id of an attestation for a stage."""
@@ -89,6 +92,13 @@ class Audit:
     """What no audit of this graph can know, one sentence in each."""
     replayed: dict[str, Finding] = field(default_factory=dict)
     """By id of a stage's node, what came of doing it again; it is among the node's findings too."""
+    asked: str = ""
+    """What was asked about, as it was written: a path, or digits of a digest."""
+    holds: str = ""
+    """Digest of what lies at the path that was asked about; empty where that is a digest. Of a path that no attestation
+    knows, another than that of the target, which is then the nearest."""
+    strangers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Record to the keys, not trusted, that signed it: beside one that is believed, it is left out."""
 
     def findings(self) -> Iterator[tuple[Node | Edge, Finding]]:
         """Every finding, with what it is about; nodes first, in the order in which the walk came to them."""

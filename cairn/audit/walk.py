@@ -19,7 +19,7 @@ from cairn.audit.copies import Copies, Copy, at_path, in_store
 from cairn.audit.limits import limits
 from cairn.audit.reading import Reader
 from cairn.audit.target import Pins, Target, find
-from cairn.audit.verdicts import WRONG, Audit, Edge, Finding, Node, Verdict
+from cairn.audit.verdicts import Audit, Edge, Finding, Node, Verdict
 from cairn.errors import StoreError, one_line
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.attestation import Attestation
@@ -96,7 +96,7 @@ class Walk:
     @cached_property
     def audit(self) -> Audit:
         """The graph."""
-        return Audit(artifact_id(self.target.digest))
+        return Audit(artifact_id(self.target.digest), asked=self.target.said, holds=self.target.holds)
 
     # Following
 
@@ -125,20 +125,31 @@ class Walk:
         # What made it may not be believed; what was made from it names it too.
         self._folders(digest, pin, names or [name])
         for record in records:
-            stage = self._stage(record, node)
             attested = record.attested
             if attested is None:
+                self._not_believed(record, node, bool(names))
                 continue
+            stage = self._stage(record, attested, node)
             if record.identifier not in self.attested:
                 self.attested[record.identifier] = record, attested
                 found += self._inputs(stage, attested)
         if not names:
-            untold = "no attestation that is trusted says what made it: the walk ends here"
-            node.findings.append(Finding(Verdict.MISSING, untold))
+            node.findings.append(Finding(Verdict.MISSING, f"{self._untold(records)}: the walk ends here"))
         node.name = names[0] if names else node.name
         if node.name in _artifacts():
             node.findings += self.pins.misnamed(digest, place(node.name).name)
         return found
+
+    def _untold(self, records: list[Record]) -> str:
+        """Why nothing says what made an artifact."""
+        if records:
+            return "no attestation that is trusted says what made it"
+        try:
+            elsewhere = bool(self.store.list("attestations"))
+        except StoreError:
+            elsewhere = True  # which is told where it is read
+        others = "the store has others" if elsewhere else "the store has none at all"
+        return f"no attestation says what made it; {others}"
 
     def _records(self, digest: str, node: Node) -> list[Record]:
         records: list[Record] = []
@@ -159,24 +170,27 @@ class Walk:
         self.records[digest] = records
         return records
 
-    def _stage(self, record: Record, made: Node) -> Node:
-        """The node of an attestation, and the edge to it from what it made."""
-        identifier = f"stage:{record.identifier}"
-        node = self.audit.nodes.setdefault(identifier, Node(identifier, "stage", "attestation", record.identifier))
+    def _stage(self, record: Record, attested: Attestation, made: Node) -> Node:
+        """The node of an attestation that is believed, and the edge to it from what it made."""
+        identifier, name = f"stage:{record.identifier}", f"{attested.component} {attested.version}"
+        node = self.audit.nodes.setdefault(identifier, Node(identifier, "stage", name, record.identifier))
         node.findings += [one for one in record.findings if one not in node.findings]
-        attested = record.attested
-        if attested is not None:
-            node.name = f"{attested.component} {attested.version}"
-        edge = Edge(made.id, node.id, "made by")
-        self.audit.edges.append(edge)
-        if attested is None:
-            worst = next(one.verdict for one in record.findings if one.verdict in WRONG)
-            edge.findings.append(
-                Finding(worst, f"attestations/{record.subject}/{record.identifier}.json: not believed")
-            )
-        else:
-            edge.findings.append(Finding(Verdict.ATTESTED, "it is named as what was made"))
+        named = Finding(Verdict.ATTESTED, "it is named as what was made")
+        self.audit.edges.append(Edge(made.id, node.id, "made by", [named]))
         return node
+
+    def _not_believed(self, record: Record, made: Node, known: bool) -> None:
+        """A record that is no proof. It may be a copy of one that is, put in a wrong place: so the place is the node.
+
+        Args:
+            known: another attestation, which is believed, says what made it. Then who else signed does no harm.
+        """
+        if known and record.strangers:
+            self.audit.strangers[record.where] = record.strangers
+            return
+        node = Node(f"record:{record.where}", "record", "attestation", record.identifier, list(record.findings))
+        self.audit.nodes[node.id] = node
+        self.audit.edges.append(Edge(made.id, node.id, "made by"))  # what is wrong is told of the record, once
 
     def _inputs(self, stage: Node, attested: Attestation) -> list[tuple[str, str]]:
         """Take in what a stage was made from; the artifacts among it are to be walked to."""
@@ -217,7 +231,7 @@ class Walk:
         if origin.node.id not in self.audit.nodes:
             self.audit.nodes[origin.node.id] = origin.node
             self.ends.append(origin)
-        self._edge(stage, origin.node.id, f"named, with {origin.named}")
+        self._edge(stage, origin.node.id, origin.named)
 
     def _edge(self, tail: Node, head: str, said: str) -> None:
         edge = Edge(tail.id, head, "made from", [Finding(Verdict.ATTESTED, said)])
@@ -300,7 +314,14 @@ class Walk:
             if known is None or known.pin is None or node is None:
                 continue
             folders = [Path(copy.where) for copy in known.copies if copy.is_folder]
-            for signature, edge in signatures.of_model(node, known.pin, folders, self.store, self.keys):
+            found = list(signatures.of_model(node, known.pin, folders, self.store, self.keys))
+            believed = any(one.findings[0].verdict is Verdict.ATTESTED for one, _ in found)
+            for signature, edge in found:
+                where, (judged,) = signature.id.removeprefix("signature:"), signature.findings
+                # In the store each key has a place. Beside the model there is one, and another's may be there instead.
+                if believed and judged.verdict is Verdict.UNSIGNED and where.startswith("signatures/"):
+                    self.audit.strangers[where] = tuple(detail.removeprefix("signed by: ") for detail in judged.details)
+                    continue
                 self.audit.nodes[signature.id] = signature
                 self.audit.edges.append(edge)
 
@@ -321,7 +342,8 @@ class Walk:
         path = self.target.path
         if self.pins.of(self.target.digest)[0] is not None:
             said = f"{path}: no attestation knows what lies there; of all artifacts, this one is the nearest"
-            node.findings.insert(0, Finding(Verdict.TAMPERED, said, (f"nearest: {self.target.digest}",)))
+            told = (f"lies there: {self.target.holds}", f"nearest: {self.target.digest}")
+            node.findings.insert(0, Finding(Verdict.TAMPERED, said, told))
 
     def makers(self, digest: str) -> list[Attestation]:
         """The trusted attestations that name an artifact as what they made."""

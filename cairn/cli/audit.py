@@ -41,7 +41,7 @@ def audit(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With --replay: seed of the sample.", show_default="0")] = None,
     steps: Annotated[
-        str | None, typer.Option(help="With --replay: the training steps A..B, begun at the last state kept up to A.")
+        str | None, typer.Option(help="With --replay: the training steps after A up to B; A is 0 or a kept step.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the graph as one page, too.")] = None,
     json: AsJson = False,
@@ -107,6 +107,7 @@ def _replay(store: "Store", sample: "Sample", scratch: Path) -> "Replay":
 def _check_page(html: Path | None, model: str) -> None:
     """Better told before the reading than after it."""
     from cairn.errors import ArtifactError
+    from cairn.lineage.artifact import check_place
     from pipelines.stages import stages
 
     if html is None:
@@ -116,6 +117,7 @@ def _check_page(html: Path | None, model: str) -> None:
             raise ArtifactError(f"--html {html}: {artifact} is an artifact and stays as it was made: write elsewhere")
     if html.is_dir():
         raise ArtifactError(f"--html {html}: is a folder: name a file")
+    check_place(html, html.parent)
 
 
 def _print(line: "Text") -> None:

@@ -88,6 +88,8 @@ def test_a_digest_is_enough_and_so_are_its_first_digits(built: Project) -> None:
     found = audit(digest(built, "model")[:8], store=store_of(built), keys=signing.trusted_keys())
     assert found.nodes[found.target].name == "model"
     assert wrong(found) == []
+    capitals = audit(digest(built, "model")[:8].upper(), store=store_of(built), keys=signing.trusted_keys())
+    assert capitals.target == found.target
 
 
 def test_what_cannot_be_named_is_one_line(built: Project) -> None:
@@ -156,7 +158,8 @@ def test_a_model_that_is_like_no_other_has_no_maker(copy: Project, tmp_path: Pat
     (tmp_path / "stranger/weights.bin").write_bytes(b"of somebody else")
     found = audit(str(tmp_path / "stranger"), store=store_of(copy), keys=signing.trusted_keys())
     assert len(wrong(found)) == 1
-    assert names(found, "MISSING", "no attestation that is trusted says what made it")
+    assert names(found, "MISSING", "no attestation says what made it; the store has others")
+    assert found.holds == found.nodes[found.target].digest
 
 
 def test_an_object_with_the_md5_that_its_address_asks_for_is_told_by_its_sha256(copy: Project, tmp_path: Path) -> None:
@@ -191,7 +194,10 @@ def test_a_source_that_is_gone_is_named_by_its_uri(copy: Project) -> None:
     pin = json.loads((copy.root / f".cairn/store/pins/{lock['tree']}.json").read_bytes())
     (md5,) = (member["md5"] for member in pin["members"] if member["path"] == one["path"])
     (copy.root / ".cairn/store/files/md5" / md5[:2] / md5[2:]).unlink()
-    assert names(audited(copy), "MISSING", "text/0007.txt", "nowhere in the tree")
+    found = audited(copy)
+    assert names(found, "MISSING", "text/0007.txt", "nowhere in the tree")
+    assert names(found, "MISSING", "objects", "1 of 120 files is nowhere whole")
+    assert len(wrong(found)) == 2
 
 
 def test_sources_whose_lock_is_gone_from_the_store_are_looked_for_all_the_same(copy: Project) -> None:
@@ -228,6 +234,46 @@ def test_another_key_is_not_believed_and_the_walk_ends_there(copy: Project, tmp_
     assert names(found, "UNSIGNED", "no trusted key signed it", f"signed by: {signing.key_id(stranger.public_key)}")
     assert names(found, "MISSING", "tokens", "no attestation that is trusted says what made it")
     assert "documents" not in {node.name for node in found.nodes.values()}
+
+
+def test_a_second_signer_who_is_not_trusted_does_no_harm_beside_one_who_is(copy: Project, tmp_path: Path) -> None:
+    stranger, _ = key_in(tmp_path / "stranger")
+    for artifact in ("tokens", "model"):
+        attest(copy, statement_of(copy, artifact), stranger)
+    model = copy.root / "artifacts/model"
+    key = signing.key_id(stranger.public_key)
+    signature = sign_model(read_artifact(model), "model", stranger)
+    store_of(copy).write(f"signatures/{digest(copy, 'model')}/{key}.json", signature)
+    found = audited(copy)
+    assert wrong(found) == []
+    (limit,) = (limit for limit in found.limits if key[:12] in limit)
+    # Tokens and tokenizer are of one attestation, and it lies under both.
+    assert "4 records of other signers" in limit
+    assert "was not believed" in limit
+    assert names(audited(copy, keys={}), "UNSIGNED", "no trusted key signed it", key)
+
+
+def test_what_is_not_believed_is_one_finding_on_the_record_in_its_place(copy: Project) -> None:
+    path = envelope_of(copy, "documents")
+    place_of = copy.root / ".cairn/store/attestations" / digest(copy, "checkpoint")
+    shutil.copy(path, place_of)
+    found = audited(copy)
+    (line,) = wrong(found)
+    assert line.startswith(f"TAMPERED | record:attestations/{place_of.name}/{path.name} attestation | ")
+    ingest = next(node for node in found.nodes.values() if node.name.startswith("ingest "))
+    assert {one.verdict for one in ingest.findings} == {Verdict.ATTESTED}
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("world_size", 64), ("tokens_seen", 1), ("step", 1), ("seed", 7), ("threads", 99), ("parameters", 5)],
+)
+def test_training_that_contradicts_its_own_recipe_is_in_conflict(copy: Project, fact: str, value: int) -> None:
+    def boasting(said: dict[str, Any]) -> None:
+        said["predicate"]["buildDefinition"]["internalParameters"]["facts"][fact] = value
+
+    attest_instead(copy, "checkpoint", boasting)
+    assert names(audited(copy), "CONFLICT", "pretrain", f"contradicts itself: facts.{fact}", f"facts.{fact}: {value}")
 
 
 def test_only_the_keys_that_are_named_are_trusted(

@@ -13,7 +13,7 @@ from cairn.audit.text import lines
 from cairn.audit.verdicts import Audit, Edge, Finding, Node, Verdict
 from cairn.cli.main import enter
 from cairn.errors import ArtifactError
-from tests.audit.attacks import audited
+from tests.audit.attacks import audited, digest, write
 from tests.components.page_reader import Page
 from tests.pipelines.project import Project
 
@@ -56,11 +56,36 @@ def test_a_name_cannot_be_anything_but_text_on_the_page() -> None:
     assert {element.tag for element in Page(html).elements()} >= {"svg", "table", "li"}
 
 
+def test_a_changed_folder_is_told_first_by_its_own_name_and_digest(copy: Project) -> None:
+    nearest = digest(copy, "model")
+    write(copy.root / "artifacts/model/config.json", b"{}")
+    own, found = digest(copy, "model"), audited(copy)
+    said = [line.plain for line in lines(found)]
+    assert said[0].startswith(f"{copy.root}/artifacts/model ({own[:12]}) is not what was attested. ")
+    assert f"nearest to it, model {nearest[:12]}" in said[0]
+    read = Page(page(found, "store", []))
+    assert read.root.all("title")[0].text == f"Audit of {copy.root}/artifacts/model {own[:12]}"
+    asked = dict(row[:2] for row in read.table("What was asked")[1:])
+    assert asked["path"] == f"{copy.root}/artifacts/model"
+    assert (asked["sha256 of what lies there"], asked["nearest artifact"]) == (own, nearest)
+    assert document(found, "store", [])["asked"] == {"said": f"{copy.root}/artifacts/model", "digest": own}
+
+
+def test_places_in_the_store_are_short_for_people_and_whole_in_json() -> None:
+    found = hostile()
+    where = f"attestations/{'a' * 64}/{'b' * 64}.json: not believed"
+    found.nodes["stage:2"].findings = [Finding(Verdict.TAMPERED, where)]
+    short = f"attestations/{'a' * 12}/{'b' * 12}.json: not believed"
+    assert short in "\n".join(line.plain for line in lines(found))
+    assert short in Page(page(found, "store", [])).root.text
+    assert where in [one["said"] for one in document(found, "store", [])["wrong"]]
+
+
 def test_many_objects_at_fault_do_not_hide_the_rest() -> None:
     found = hostile()
     rest = len(found.wrong)
     lost = Finding(Verdict.MISSING, "text/1: nothing says where its bytes are kept")
-    for number in range(1000):
+    for number in range(4, 1004):
         found.nodes[f"object:{number}"] = Node(f"object:{number}", "object", f"text/{number}", "4" * 64, [lost])
     said = "\n".join(line.plain for line in lines(found))
     assert f"What is wrong ({1000 + rest})" in said

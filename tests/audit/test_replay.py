@@ -128,6 +128,8 @@ def test_an_audit_does_every_stage_again_on_a_sample_and_leaves_nothing_behind(
     assert "steps 101 to 150 of 150 were trained again from the state kept at step 100" in found["pretrain"]["said"]
     assert "so are the final weights, bit for bit" in found["pretrain"]["said"]
     assert not any("of whoever holds the key" in limit for limit in said["limits"])
+    for remains in ("pretrain 0.3.0 was done as attested: steps 21 to 100", "ingest 0.2.0", "115 of 120 objects"):
+        assert any(remains in limit for limit in said["limits"]), said["limits"]
     assert [line for line in printed.err.splitlines() if line.startswith("replay: ")] == [f"replay: {n}" for n in NAMES]
     assert "What was done again" in html.read_text()
     assert files_of(auditor.root) == before
@@ -185,12 +187,30 @@ def test_with_no_limit_to_the_sample_the_whole_stage_comes_out_again(auditor: Au
     assert found.verdict is Verdict.REPRODUCED, said(found)
 
 
-def test_the_steps_asked_for_begin_at_the_kept_state_before_them(auditor: Auditor) -> None:
-    found = auditor.replay("checkpoint", steps=(110, 120))
+def test_the_steps_asked_for_begin_at_a_kept_state_or_are_refused_with_those_that_are_kept(auditor: Auditor) -> None:
+    refused = auditor.replay("checkpoint", steps=(110, 120))
+    assert refused.verdict is Verdict.ATTESTED
+    assert "steps 110..120 are asked for, and training can begin at 0, 100 only" in refused.said
+    found = auditor.replay("checkpoint", steps=(100, 120))
     assert found.verdict is Verdict.REPRODUCED, said(found)
     assert "steps 101 to 120 of 150 were trained again from the state kept at step 100" in found.said
     assert "20 lines of the log are equal" in found.said
     assert "final weights" not in found.said
+    assert found.remains == "steps 1 to 100 and 121 to 150 of 150 were not done again"
+
+
+def test_without_the_kept_states_the_first_steps_are_trained_again_and_what_is_absent_is_named(
+    auditor: Auditor,
+) -> None:
+    optimizer = auditor.attested("checkpoint").outputs["optimizer"]
+    shutil.rmtree(auditor.root / place("optimizer"))
+    (auditor.root / ".cairn/store/pins" / f"{optimizer}.json").unlink()
+    shutil.rmtree(auditor.root / ".dvc/cache")
+    found = auditor.replay("checkpoint")
+    assert found.verdict is Verdict.REPRODUCED, said(found)
+    assert "steps 1 to 20 of 150 were trained again from the seed" in found.said
+    assert f"optimizer {optimizer}, which holds them, is not to be had" in found.said
+    assert found.remains == "steps 21 to 150 of 150 were not done again"
 
 
 def test_a_state_that_is_kept_on_the_way_is_compared(auditor: Auditor) -> None:

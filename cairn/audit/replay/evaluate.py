@@ -6,6 +6,7 @@ done again only with no limit to the sample: then the whole stage is run again.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from cairn.audit.replay.job import Job
@@ -71,13 +72,15 @@ def _compared(job: Job, heldout: list[dict[str, Any]], told: list[dict[str, Any]
         largest = max(largest, apart / now if now else 0.0)
     said = f"{len(chosen):,} of {len(heldout):,} held-out documents were scored again (seed {job.sample.seed})"
     said += "; every total is that of the documents"
+    besides = "" if job.sample.size is None else "compressors and continuations were not done again"
+    remains = job.remains(len(heldout), "held-out documents", besides)
     if far:
         return job.wrong(f"{said.partition(';')[0]}, with other results", far)
     if exact:
-        return job.same(f"{said}: the same bits")
+        return replace(job.same(f"{said}: the same bits"), remains=remains)
     # The sample makes other batches than all documents did, so here not even the same machine adds up alike.
     close = f"{said}; bits differ by {largest:.2g} of a document's at most (tolerance {TOLERANCE:g}, and two digits)"
-    return Finding(Verdict.CLOSE, close, job.other_surroundings)
+    return Finding(Verdict.CLOSE, close, job.other_surroundings, remains)
 
 
 def _totals(job: Job, told: list[dict[str, Any]], table: dict[str, Any]) -> Iterator[str]:

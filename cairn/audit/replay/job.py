@@ -109,6 +109,16 @@ class Job:
         chosen = set(drawn[: self.sample.size])
         return [name for name in names if name in chosen]
 
+    def remains(self, total: int, what: str, besides: str = "") -> str:
+        """What of so many objects, shards or documents was not drawn, in words; nothing where all were.
+
+        Args:
+            besides: what was not done again either, drawn or not.
+        """
+        left = total - min(total, total if self.sample.size is None else self.sample.size)
+        told = [f"{left:,} of {total:,} {what} were not drawn"] if left else []
+        return "; ".join([*told, *([besides] if besides else [])])
+
     def compare(self, made: Mapping[str, Path]) -> list[str]:
         """What differs between artifacts that were made again, whole, and those that are attested; file by file."""
         odd: list[str] = []

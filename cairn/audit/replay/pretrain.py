@@ -7,7 +7,7 @@ kept on the way, and, where the last step is among those that are done again, th
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,39 +26,73 @@ the largest of its tensor. Muon works in bfloat16, so other kernels part slowly:
 def replay(job: Job) -> Finding:
     """Do the steps of the sample again; the worst of what was found."""
     steps, every = job.section.steps, job.section.keep_every
-    if _kept(job) != (expected := list(range(every, steps, every)) if every else []):
+    if _kept(job) not in (None, expected := list(range(every, steps, every)) if every else []):
         # Above all none at the last step: from there nothing would be trained again, and all would be the same.
-        there = ", ".join(map(str, _kept(job))) or "none"
+        there = ", ".join(map(str, _kept(job) or ())) or "none"
         told = f"kept are {there}; of {steps} steps, keep_every {every} keeps {', '.join(map(str, expected)) or 'none'}"
         return job.wrong("the states with the optimizer are not those that the recipe keeps", [told])
-    found = [_stretch(job, first, last) for first, last in stretches(job)]
+    found, done, absent = [], [], []
+    for first, last in stretches(job):
+        try:
+            found.append(_stretch(job, first, last))
+            done.append((first, last))
+        except UnavailableError as error:
+            if not first:
+                raise
+            absent.append(f"steps {first + 1} to {last} were not trained again: {error}")
+    if not found:
+        raise UnavailableError("; ".join(absent))
+    if _kept(job) is None and job.sample.size is not None and expected:
+        absent.append(
+            f"what follows the kept states was not trained again: optimizer {job.attested.outputs['optimizer']}, which "
+            "holds them, is not to be had. Where it was made: `cairn store cp` with that digest and `--to` this store"
+        )
     wrong = [one for one in found if one.verdict in WRONG]
     close = [one for one in found if one.verdict is Verdict.CLOSE]
     verdict = (wrong or close or found)[0].verdict
     details = dict.fromkeys(detail for one in (wrong or found) for detail in one.details)
-    return Finding(verdict, "; ".join(one.said for one in (wrong or found)), tuple(details))
+    said = "; ".join([*(one.said for one in (wrong or found)), *absent])
+    return Finding(verdict, said, tuple(details), _remains(steps, done))
+
+
+def _remains(steps: int, done: Iterable[tuple[int, int]]) -> str:
+    """Which steps nobody did again, in words."""
+    gaps, at = [], 0
+    for first, last in [*sorted(done), (steps, steps)]:
+        gaps += [f"{at + 1} to {first}"] if first > at else []
+        at = max(at, last)
+    return f"steps {' and '.join(gaps)} of {steps} were not done again" if gaps else ""
 
 
 def stretches(job: Job) -> list[tuple[int, int]]:
     """Which steps are done again: (a, b] is those after step a up to step b. Each begins at the seed or a kept state.
 
-    Raises UnavailableError when steps are asked for that the run does not have.
+    Raises UnavailableError when steps are asked for that the run does not have, or that begin at no kept state.
     """
-    steps = job.section.steps
+    steps, kept = job.section.steps, _kept(job) or []
     if job.sample.steps is not None:
         first, last = job.sample.steps
         if not 0 <= first < last <= steps:
             raise UnavailableError(f"steps {first}..{last} are asked for, and it has {steps}")
-        return [(max(at for at in (0, *_kept(job)) if at <= first), last)]
+        if first not in (0, *kept):
+            raise UnavailableError(
+                f"steps {first}..{last} are asked for, and training can begin at {', '.join(map(str, (0, *kept)))} "
+                "only, where there is a state"
+            )
+        return [(first, last)]
     if job.sample.size is None:
         return [(0, steps)]
-    begun, kept = (0, min(max(FIRST, job.section.log_every), steps)), _kept(job)
+    begun = (0, min(max(FIRST, job.section.log_every), steps))
     return [begun, (kept[-1], steps)] if kept else [begun]
 
 
-def _kept(job: Job) -> list[int]:
-    """The steps of the states that stayed with the optimizer, in order."""
-    names = [Path(path) for path in job.files(job.attested.outputs["optimizer"]) if path.startswith("steps/")]
+def _kept(job: Job) -> list[int] | None:
+    """The steps of the states that stayed with the optimizer, in order; None where nothing tells what it holds."""
+    try:
+        files = job.files(job.attested.outputs["optimizer"])
+    except UnavailableError:
+        return None
+    names = [Path(path) for path in files if path.startswith("steps/")]
     return sorted(int(name.stem) for name in names if name.suffix == ".safetensors" and name.stem.isdecimal())
 
 
@@ -113,9 +147,12 @@ def _compared(job: Job, folder: Path, log: bytes, first: int, last: int, said: s
     except ArtifactError as error:
         return job.wrong(said, [str(error)])
     odd, far = list(_lines_apart(then, now, 0.0)), list(_lines_apart(then, now, 1.0))
-    kept = job.files(job.attested.outputs["optimizer"])
+    try:
+        kept = job.files(job.attested.outputs["optimizer"])
+    except UnavailableError:
+        kept = {}
     for state in sorted((folder / "work" / "kept").glob("*.safetensors")):
-        if kept.get(f"steps/{state.name}") != _sha256(state):
+        if kept and kept.get(f"steps/{state.name}") != _sha256(state):
             odd.append(f"the state kept at step {int(state.stem)} is another")
     finished = last == job.section.steps
     if finished:
@@ -125,7 +162,7 @@ def _compared(job: Job, folder: Path, log: bytes, first: int, last: int, said: s
         numbers = (".safetensors: other bytes", "training.jsonl: other bytes")
         far += [one for one in finals if not one.endswith(numbers)]
         made = _files(folder / "optimizer")
-        odd += [f"optimizer: {name}: other bytes" for name in made if kept.get(name) != made[name]]
+        odd += [f"optimizer: {name}: other bytes" for name in made if kept and kept.get(name) != made[name]]
         far += [
             f"optimizer: {name}: only in the artifact" for name in kept.keys() - made if not _is_before(name, first)
         ]

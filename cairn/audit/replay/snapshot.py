@@ -43,7 +43,7 @@ def replay(job: Job) -> Finding:
     if odd:
         return job.wrong(said, odd)
     if not gone and not changed:
-        return Finding(Verdict.REPRODUCED, f"{said}: the same bytes")
+        return Finding(Verdict.REPRODUCED, f"{said}: the same bytes", (), job.remains(len(objects), "objects"))
     same = len(drawn) - len(gone) - len(changed)
     told = f"{said}: {same:,} are the same, {len(changed):,} changed since, {len(gone):,} are gone; that is no fault"
     shown = [f"changed: {uri}" for uri in changed[:3]] + [f"gone: {uri}" for uri in gone[:3]]

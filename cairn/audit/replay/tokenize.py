@@ -7,6 +7,7 @@ sample: then the whole stage is run again.
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,11 @@ def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Find
     if in_order != sorted(in_order):
         odd.append("tokens: the shards are in another order than the documents")
     said = f"{len(drawn)} of {len(shards)} shards of documents were encoded again (seed {job.sample.seed}); {made}"
-    return job.other(f"{said}: not the same", odd) if odd else job.same(f"{said}: the same bytes")
+    if odd:
+        return job.other(f"{said}: not the same", odd)
+    besides = "the tokenizer was not trained again" if "not trained again" in made else ""
+    remains = job.remains(len(shards), "shards of documents", besides)
+    return replace(job.same(f"{said}: the same bytes"), remains=remains)
 
 
 def _tokenizer(job: Job, ledger: dict[str, Any], manifest: dict[str, Any], data: bytes) -> tuple[list[str], str]:
