@@ -12,6 +12,8 @@ import typer
 from cairn.cli.output import AsJson, moment, print_json, short, show, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cairn.lineage.catalogue import Catalogue, Item
     from cairn.lineage.collection import Plan
     from cairn.lineage.copying import Copied
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look after the store: list, verify, repair, collect, copy.")
 SHOWN = 40  # rows of a table that a person reads; --json has all
+NAMED = 3  # keys in a line
 DAY = 24 * 3600
 UNITS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 At = Annotated[
@@ -66,9 +69,7 @@ def ls(
     print(f"{_some(found.objects, 'object')}, {_bytes(found.bytes)}", end="")
     print(f"; no pin names {found.unpinned:,} of them, {_bytes(found.unpinned_bytes)}" if found.unpinned else "")
     if digests and len(found.items) == 1:
-        for member in found.items[0].artifact.members[:SHOWN]:
-            print(f"  {member.path}  {_bytes(member.size)}  {short(member.sha256)}")
-        _tell_more(found.items[0].files, "files")
+        _print_files(found.items[0])
 
 
 @app.command("verify")
@@ -179,6 +180,17 @@ def cp(
     return 1 if copied.lacking else 0
 
 
+def _print_files(item: "Item") -> None:
+    """The files of an artifact, those first that are not here."""
+    absent = set(item.absent)
+    for member in sorted(item.artifact.members, key=lambda one: one.md5 not in absent)[:SHOWN]:
+        lost = "  MISSING" if member.md5 in absent else ""
+        print(f"  {member.path or '(its one file)'}  {_bytes(member.size)}  {short(member.sha256)}{lost}")
+    _tell_more(item.files, "files")
+    if any(address.endswith(".dir") for address in absent):
+        print("  its `.dir` object, the listing that DVC reads, is MISSING")
+
+
 def _store(url: str | None) -> "Store":
     from dataclasses import replace
 
@@ -197,9 +209,17 @@ def _no_store(url: str) -> None:
 
 
 def _list_runs(at: "Store", json: bool) -> None:
-    from cairn.lineage.catalogue import runs
+    from dataclasses import replace
 
-    found = runs(at)
+    from cairn.lineage.catalogue import runs
+    from pipelines.stages import stages
+
+    order = [name for stage in stages() for name in (stage.name, *stage.outputs)]
+
+    def sort(said: "Mapping[str, str]") -> dict[str, str]:
+        return dict(sorted(said.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order)))
+
+    found = [replace(run, stages=sort(run.stages), outputs=sort(run.outputs)) for run in runs(at)]
     if json:
         print_json([asdict(run) for run in found])
         return
@@ -258,15 +278,21 @@ def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:
         f"{_some(records.signposts, 'signpost')}, {_some(records.runs, 'run record')}, "
         f"{_some(records.models, 'model')}, {_some(records.signatures, 'signature')}"
     )
-    rest = {"left behind by killed uploads": report.leftovers, "none of ours": report.strangers}
-    rest["in quarantine"] = report.quarantined
-    if any(rest.values()):
-        print("; ".join(f"{count:,} {what}" for what, count in rest.items() if count))
+    _print_keys("left behind by killed uploads, which `cairn store gc --delete` sweeps when old", report.leftovers)
+    _print_keys("none of ours, for you to look at and to move away", report.strangers)
+    if report.quarantined:
+        print(f"{report.quarantined:,} in quarantine/, to be removed by hand when nobody needs them")
     for note in report.notes:
         print(f"note: {note}")
     mended = len(report.faults) - len(report.wrong)
     said = _some(len(report.wrong), "fault") if report.wrong else "no faults"
     print(said + (f", {mended:,} mended" if mended else ""))
+
+
+def _print_keys(said: str, keys: list[str]) -> None:
+    if keys:
+        rest = f" and {len(keys) - NAMED:,} more" if len(keys) > NAMED else ""
+        print(f"{len(keys):,} {said}: {', '.join(sorted(keys)[:NAMED])}{rest}")
 
 
 def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:

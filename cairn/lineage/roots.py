@@ -9,6 +9,7 @@ import binascii
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -166,16 +167,28 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
     return {one for one in named if one in held and one != digest}
 
 
+def trees_in(store: Store) -> frozenset[str]:
+    """The trees of copied objects that pinned lock files of sources name, as far as these can be read."""
+    found = set[str]()
+    for one in pins(store):
+        with suppress(StoreError):  # a damaged lock file, which whoever reads it is told of
+            found |= _tree_in(store, one.artifact)
+    return frozenset(found)
+
+
 def _tree_of(store: Store, digest: str) -> set[str]:
     """The tree of copied objects, if the artifact is a lock file of sources."""
-    artifact = store.pin(digest)
+    return _tree_in(store, store.pin(digest))
+
+
+def _tree_in(store: Store, artifact: Artifact | None) -> set[str]:
     # Its name is no sign: no digest covers what the one file of an artifact is called.
     if artifact is None or artifact.is_directory or artifact.size > LARGEST_LOCK:
         return set()
     if store.locate(artifact.members[0]) is None:
         return set()
     try:
-        return {tree_in(store.read_member(digest, ""))} - {""}
+        return {tree_in(store.read_member(artifact.digest, ""))} - {""}
     except ValueError:
         return set()  # another file
 

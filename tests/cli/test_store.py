@@ -156,7 +156,7 @@ def test_verify_repairs_from_another_store(cairn: Cairn, project: Path, kept: St
     path.write_bytes(b"z" * 1500)
     said = cairn("store", "verify", "--repair", "--from", "../backup", "--json", at=project)
     assert said.code == 0
-    assert json.loads(said.out)["faults"][0]["repaired"] == "fetched 1 objects"
+    assert json.loads(said.out)["faults"][0]["repaired"] == "fetched 1 object"
     assert path.read_bytes() == b"x" * 1500
 
 
@@ -244,7 +244,7 @@ def test_a_whole_project_is_sound_keeps_everything_and_can_be_copied(
     assert report.faults == []
     assert report.whole == len(known.pinned)
     names = {one["name"] for one in listed if one["digest"] in known.pinned}
-    assert names - {""} == {"sources", "documents", "tokenizer", "tokens", "checkpoint", "model"}
+    assert names - {""} == {"sources", "documents", "tokenizer", "tokens", "checkpoint", "model", "objects"}
     files = {artifact.members[0].path for artifact in known.pinned.values() if not artifact.is_directory}
     assert files >= {"sources.lock.json", "requirements.lock"}
     assert top_address(known.pinned[model]) in objects(audited)
@@ -253,3 +253,35 @@ def test_a_whole_project_is_sound_keeps_everything_and_can_be_copied(
     (tmp_path / "auditor").mkdir()
     said = cairn("audit", model, "--store", str(tmp_path / "audited"), at=tmp_path / "auditor")
     assert said.code == 0, said.out
+
+
+def test_no_name_is_broken_on_a_narrow_terminal(project: Path, kept: Store, documents: Artifact) -> None:
+    lock = kept.put(write(project, {"requirements.torch-cuda.lock": "x"}) / "requirements.torch-cuda.lock")
+    note_run(kept, "a-run-of-which-the-name-is-so-long-that-it-takes-a-line", {"lock": lock.digest})
+    for columns in (40, 60, 80):
+        assert "requirements.torch-cuda.lock" in on_a_terminal("store", "ls", at=project, columns=columns)
+        shown = on_a_terminal("store", "ls", "--runs", at=project, columns=columns)
+        assert "a-run-of-which-the-name-is-so-long-that-it-takes-a-line" in shown
+        assert lock.digest[:12] in shown
+
+
+def test_a_table_that_is_piped_is_as_wide_as_it_is_told(
+    cairn: Cairn, project: Path, documents: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert max(map(len, cairn("store", "ls", at=project).out.splitlines())) <= 50
+
+
+def test_ls_of_one_artifact_marks_the_file_that_is_missing(
+    cairn: Cairn, project: Path, kept: Store, documents: Artifact
+) -> None:
+    object_path(kept, documents.members[1].md5).unlink()
+    lines = cairn("store", "ls", documents.digest[:12].upper(), at=project).out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("MISSING")] == ["ledger.json"]
+
+
+def test_verify_names_what_does_not_belong_there(cairn: Cairn, project: Path, kept: Store, documents: Artifact) -> None:
+    write(Path(kept.url), {"tmp/1": "x", "files/md5/aa/README": "x"})
+    said = cairn("store", "verify", at=project).out
+    assert "1 left behind by killed uploads, which `cairn store gc --delete` sweeps when old: tmp/1" in said
+    assert "1 none of ours, for you to look at and to move away: files/md5/aa/README" in said
