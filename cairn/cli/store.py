@@ -94,10 +94,10 @@ def verify(
 
     if source and not repair:
         raise StoreError("--from names where good copies are fetched from: it goes with --repair")
-    at = _store(store)
+    at, good = _store(store), _store(source, "--from") if source else None
     report, known = look(at, trusted_keys(), full_digests(at, digests or ()), with_bytes=not no_bytes)
     if repair and report.faults:
-        copies = [Store(url) for url in (*at.mirrors, *([source] if source else []))]
+        copies = [*map(Store, at.mirrors), *([good] if good else [])]
         report.faults = mend(at, report, known, Sources(tuple(copies), workspace_of(Path())))
     if json:
         print_json({"store": str(at), **asdict(report), "wrong": len(report.wrong)})
@@ -166,13 +166,17 @@ def cp(
     from cairn.errors import StoreError
     from cairn.lineage.catalogue import full_digests
     from cairn.lineage.copying import chosen, copy
+    from cairn.lineage.repair import workspace_of
     from cairn.lineage.store import Store
 
     if not digests and not everything:
         raise StoreError("nothing to copy: name digests (`cairn store ls` shows them), or say --all")
-    at, target = _store(source), Store(to)
+    if digests and everything:
+        raise StoreError("--all copies every artifact: name digests, or say --all, not both")
+    at, target = _store(source, "--from"), Store(to)
+    _check_target(at, to)
     wanted = chosen(at, full_digests(at, digests or ()), ancestors, everything)
-    copied = copy(at, target, wanted, everything, dry_run)
+    copied = copy(at, target, wanted, everything, dry_run, workspace_of(Path()))
     if json:
         print_json({"from": str(at), "to": str(target), "dry_run": dry_run, **asdict(copied)})
     else:
@@ -191,21 +195,38 @@ def _print_files(item: "Item") -> None:
         print("  its `.dir` object, the listing that DVC reads, is MISSING")
 
 
-def _store(url: str | None) -> "Store":
+def _check_target(at: "Store", to: str) -> None:
+    """Raises StoreError when a copy to `to` would lie in the store that is copied, or in another."""
+    from cairn.errors import StoreError
+    from cairn.lineage.filesystem import is_local, open_url
+
+    (filesystem, here), (other, there) = open_url(at.url), open_url(to)
+    same = type(filesystem) is type(other) and filesystem.storage_options == other.storage_options
+    if same and here.rstrip("/") == there.rstrip("/"):
+        raise StoreError(f"--to {to}: is the store that is copied from: name another")
+    if same and f"{there.rstrip('/')}/".startswith(f"{here.rstrip('/')}/"):
+        raise StoreError(f"--to {to}: lies inside the store that is copied from: name another place")
+    if is_local(other):
+        for folder in Path(there).resolve().parents:
+            if (folder / "files" / "md5").is_dir() and (folder / "pins").is_dir():
+                raise StoreError(f"--to {to}: lies inside the store {folder}: name another place")
+
+
+def _store(url: str | None, option: str = "--store") -> "Store":
     from dataclasses import replace
 
     from cairn.lineage.store import Store
 
     found = Store.default()
     found = found if url is None else replace(found, url=url)
-    found.check() if "://" in found.url or Path(found.url).exists() else _no_store(found.url)
+    found.check() if "://" in found.url or Path(found.url).exists() else _no_store(found.url, option)
     return found
 
 
-def _no_store(url: str) -> None:
+def _no_store(url: str, option: str) -> None:
     from cairn.errors import StoreError
 
-    raise StoreError(f"{url}: no such store: `cairn run` makes one, and --store names another")
+    raise StoreError(f"{url}: no such store: `cairn run` makes one, and {option} names another")
 
 
 def _list_runs(at: "Store", json: bool) -> None:
@@ -355,6 +376,7 @@ def _print_copied(copied: "Copied", to: str, dry_run: bool) -> None:
     print(
         f"{_some(len(copied.artifacts), 'artifact')} to {to}: {_some(copied.objects, 'object')} {sent}, "
         f"{_bytes(copied.sent)}; {copied.there:,} were there"
+        + (f"; {copied.absent:,} not to be had" if copied.absent else "")
         + ("" if dry_run else f"; {_some(copied.records, 'record')}")
     )
     for digest, paths in copied.lacking.items():

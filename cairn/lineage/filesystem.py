@@ -103,7 +103,8 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
 
 def bucket_exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
     """Whether there is a bucket for `path`; one that may not be listed is taken for there."""
-    bucket = path.lstrip("/").partition("/")[0]
+    # Over HTTP there are no buckets, and a path is the whole URL.
+    bucket = path if "://" in path else path.lstrip("/").partition("/")[0]
     try:
         filesystem.ls(bucket, detail=False)
     except FileNotFoundError:

@@ -138,6 +138,24 @@ def lead_to(store: Store, wanted: Iterable[str], held: Collection[str]) -> dict[
     return found
 
 
+def made_beside(store: Store, digests: Iterable[str], held: Collection[str]) -> set[str]:
+    """What the stages that made these artifacts made besides, as far as it is among `held`: what a training kept of its
+    states, say, without which nobody can do some of its steps again.
+
+    Raises StoreError when an attestation cannot be read.
+    """
+    wanted = sorted(set(digests))
+    found = set[str]()
+    for digest, envelopes in zip(wanted, in_parallel(lambda one: list(made(store, one)), wanted), strict=True):
+        for identifier, envelope in envelopes:
+            try:
+                found |= digests_in(statement_of(envelope)["subject"])
+            except AttestationError as error:
+                where = f"{store}/attestations/{digest}/{identifier}.json"
+                raise StoreError(f"{where}: {error}, and it may name what is needed: move it away") from None
+    return (found & set(held)) - set(wanted)
+
+
 def statement_of(envelope: bytes) -> Mapping[str, Any]:
     """What an attestation says, whoever signed it. Raises AttestationError when it says nothing."""
     try:
@@ -162,7 +180,7 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
             named |= digests_in(statement_of(envelope)["predicate"])
         except AttestationError as error:
             where = f"{store}/attestations/{digest}/{identifier}.json"
-            raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
+            raise StoreError(f"{where}: {error}, and it may name what is needed: move it away") from None
     named |= _tree_of(store, digest) if digest in held else set()
     return {one for one in named if one in held and one != digest}
 

@@ -117,6 +117,15 @@ def test_the_table_fits_a_narrow_terminal(project: Path, documents: Artifact) ->
             ["cp", "--to", "elsewhere"],
             "error: nothing to copy: name digests (`cairn store ls` shows them), or say --all",
         ),
+        (["cp", "0" * 64, "--all", "--to", "elsewhere"], "error: --all copies every artifact: name digests, or say"),
+        (["cp", "--all", "--to", ".cairn/store"], "error: --to .cairn/store: is the store that is copied from:"),
+        (["cp", "--all", "--to", ".cairn/store/x"], "error: --to .cairn/store/x: lies inside the store that is"),
+        (
+            ["cp", "--all", "--from", "nowhere", "--to", "x"],
+            "error: nowhere: no such store: `cairn run` makes one, and --from names another",
+        ),
+        (["verify", "--repair", "--from", "nowhere"], "error: nowhere: no such store:"),
+        (["ls", "--store", "http://localhost:1/x"], "error: http://localhost:1/x: cannot be reached: Cannot connect"),
         (["ls", "--store", "nowhere"], "error: nowhere: no such store:"),
         (["ls", "--store", "ftp+x://y"], "error: ftp+x://y: not a store that can be opened"),
     ],
@@ -244,7 +253,9 @@ def test_a_whole_project_is_sound_keeps_everything_and_can_be_copied(
     assert report.faults == []
     assert report.whole == len(known.pinned)
     names = {one["name"] for one in listed if one["digest"] in known.pinned}
-    assert names - {""} == {"sources", "documents", "tokenizer", "tokens", "checkpoint", "model", "objects"}
+    assert names - {""} == {
+        "sources", "objects", "documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model",
+    }  # fmt: skip
     files = {artifact.members[0].path for artifact in known.pinned.values() if not artifact.is_directory}
     assert files >= {"sources.lock.json", "requirements.lock"}
     assert top_address(known.pinned[model]) in objects(audited)
