@@ -30,7 +30,7 @@ from cairn.progress import progress
 
 PUSH = "`dvc push` from where the files are sends them again"
 _FROM = "name a store that has it with --from URL"
-SNAPSHOT = "`cairn snapshot` where the project is copies the sources again, as far as they are what they were"
+SNAPSHOT = "run `cairn snapshot` in the project, which copies the sources again as far as they are what they were"
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.hashing import LARGE
 from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
@@ -296,3 +299,21 @@ def test_verify_names_what_does_not_belong_there(cairn: Cairn, project: Path, ke
     said = cairn("store", "verify", at=project).out
     assert "1 left behind by killed uploads, which `cairn store gc --delete` sweeps when old: tmp/1" in said
     assert "1 none of ours, for you to look at and to move away: files/md5/aa/README" in said
+
+
+def test_a_full_disk_names_the_store_that_is_full(project: Path, kept: Store, tmp_path: Path) -> None:
+    artifact = kept.put(write(tmp_path / "large", {"a": b"x" * (LARGE + 2_000_000), "b": b"y" * 1_500_000}))
+    source = write(tmp_path / "source", {"a": b"z" * 1_500_000})
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
+    for line, place in (
+        (f"s.get({artifact.digest!r}, Path({str(tmp_path / 'there')!r}))", tmp_path / "there"),
+        (f"s.put(Path({str(source)!r}))", kept.url),
+        (f"copy(s, Store({str(tmp_path / 'target')!r}), [{artifact.digest!r}])", tmp_path / "target"),
+    ):
+        program = (
+            f"{limit} from pathlib import Path; from cairn.errors import guard; from cairn.lineage.copying import copy;"
+            f"from cairn.lineage.store import Store; s = Store({kept.url!r}); sys.exit(guard(lambda: {line} and None))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1] == f"error: {place}: File too large: free some disk and run again"

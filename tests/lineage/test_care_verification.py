@@ -181,7 +181,7 @@ def test_who_can_send_the_tree_of_copied_objects_again_is_said(store: Store, tmp
     store.put(write(tmp_path, {"sources.lock.json": json.dumps({"tree": tree.digest})}) / "sources.lock.json")
     file(store, tree, "aa/1").unlink()
     (fault,) = repaired(store).wrong
-    assert "`cairn snapshot` where the project is copies the sources again" in fault.way_out
+    assert "run `cairn snapshot` in the project, which copies the sources again" in fault.way_out
     assert "dvc push" not in fault.way_out
     overwrite(file(store, tree, "bb/2"), b"TWO")
     assert all("`cairn snapshot`" in fault.way_out for fault in repaired(store).wrong)
