@@ -246,9 +246,9 @@ def _list_runs(at: "Store", json: bool) -> None:
         return
     rows = table("run", "when", "stages", "made")
     for run in found:
-        stages = ", ".join(f"{stage} {outcome}" for stage, outcome in run.stages.items())
+        done = ", ".join(f"{stage} {outcome}" for stage, outcome in run.stages.items())
         rows.add_row(
-            run.name, moment(run.when), stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items())
+            run.name, moment(run.when), done, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items())
         )
     if found:
         show(rows)

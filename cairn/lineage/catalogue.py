@@ -152,6 +152,8 @@ def full_digests(store: Store, given: Collection[str]) -> list[str]:
         return list(given)
     names = [name.removesuffix(".json") for name in store.list("pins")]
     found = []
+    if not names:
+        raise StoreError(f"{store}: holds no artifact: `cairn run` makes some, or name another store")
     for one in given:
         fitting = [name for name in names if name.startswith(one)]
         if len(one) < SHORTEST or len(fitting) != 1:

@@ -164,7 +164,7 @@ def _missing(origin: _Origin, target: Store, artifact: Artifact) -> tuple[list[M
             return True, True
         return False, origin.store.locate(member) is not None
 
-    missing, lacking = [], []
+    missing, lacking = list[Member](), list[Member]()
     for member, (there, held) in zip(distinct, in_parallel(look, distinct), strict=True):
         if not there:
             (missing if held else lacking).append(member)

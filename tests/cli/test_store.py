@@ -115,7 +115,7 @@ def test_the_table_fits_a_narrow_terminal(project: Path, documents: Artifact) ->
         (["gc", "--older-than", "soon"], "error: --older-than 'soon': is no age: write one such as 36h or 7d"),
         (["gc", "--older-than", "-1d"], "error: --older-than '-1d': is no age"),
         (["gc", "--git", ".", "--no-git"], "error: --git and --no-git: only one of them can be meant"),
-        (["gc", "--git", "/"], "error: /: git cannot say what it needs:"),
+        (["gc", "--git", "/"], "error: /: is in no Git repository, which would say what branches"),
         (
             ["cp", "--to", "elsewhere"],
             "error: nothing to copy: name digests (`cairn store ls` shows them), or say --all",
@@ -203,7 +203,7 @@ def test_gc_keeps_what_a_branch_names_and_refuses_where_git_cannot_be_asked(
     os.rename(project / ".git", project / "hidden")
     said = cairn("store", "gc", "--delete", at=project)
     assert said.code == 2
-    assert "git cannot say what it needs" in said.err
+    assert "is in no Git repository" in said.err
     assert said.err.endswith("name the repository with --git, or say --no-git\n")
     assert objects(kept) == before
     cairn("store", "gc", "--delete", "--no-git", at=project)
