@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # A file where a folder should be, or one that may not be written: the person's to put right, wherever it is met.
@@ -65,6 +66,17 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+@contextmanager
+def written_at(place: object) -> Iterator[None]:
+    """Have a full disk that is met in the block say that it was met at `place`: a write knows no name by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK and error.filename is None:
+            error.filename = str(place)
+        raise
+
+
 def guard(door: Callable[[], int | None]) -> int:
     """Run a door; print what a person can put right as one line and return the exit code.
 
@@ -99,7 +111,7 @@ def guard(door: Callable[[], int | None]) -> int:
             raise
         if os.environ.get("CAIRN_DEBUG"):
             traceback.print_exc()
-        where = error.filename2 or error.filename or os.getcwd()
+        where = error.filename2 or error.filename or "a disk that was written to"
         way_out = "free some disk" if number in FULL_DISK else "move it away, or make it writable,"
         print(f"error: {where}: {os.strerror(number)}: {way_out} and run again", file=sys.stderr)
         return EXIT_BAD_INPUT

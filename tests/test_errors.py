@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cairn.errors import SourceError, guard
+from cairn.errors import SourceError, guard, written_at
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,17 @@ def test_a_full_disk_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> No
 
     assert guard(door) == 2
     told = capsys.readouterr().err
-    assert "No space left on device: free some disk and run again" in told
-    assert told.count("\n") == 1
+    assert told == "error: a disk that was written to: No space left on device: free some disk and run again\n"
+
+
+def test_a_full_disk_is_named_by_who_writes_there(capsys: pytest.CaptureFixture[str]) -> None:
+    def door() -> int:
+        with written_at("somewhere else"), written_at("the store"), open("/dev/full", "w") as full:
+            full.write("x" * 100_000)
+        return 0
+
+    assert guard(door) == 2
+    assert capsys.readouterr().err.startswith("error: the store: No space left on device: free some disk")
 
 
 def test_a_file_where_a_folder_should_be_is_one_line_and_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

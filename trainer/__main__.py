@@ -44,7 +44,10 @@ def main() -> int:
         with suppress(OSError):
             tell(
                 run.work,
-                {"outcome": "failed", "message": f"{error.filename}: the disk is full: free some and run again"},
+                {
+                    "outcome": "failed",
+                    "message": f"{error.filename or run.work}: the disk is full: free some and run again",
+                },
             )
         return 1
     return 0

@@ -12,6 +12,8 @@ import typer
 from cairn.cli.output import AsJson, moment, print_json, short, show, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cairn.lineage.catalogue import Catalogue, Item
     from cairn.lineage.collection import Plan
     from cairn.lineage.copying import Copied
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look after the store: list, verify, repair, collect, copy.")
 SHOWN = 40  # rows of a table that a person reads; --json has all
+NAMED = 3  # keys in a line
 DAY = 24 * 3600
 UNITS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 At = Annotated[
@@ -66,9 +69,7 @@ def ls(
     print(f"{_some(found.objects, 'object')}, {_bytes(found.bytes)}", end="")
     print(f"; no pin names {found.unpinned:,} of them, {_bytes(found.unpinned_bytes)}" if found.unpinned else "")
     if digests and len(found.items) == 1:
-        for member in found.items[0].artifact.members[:SHOWN]:
-            print(f"  {member.path}  {_bytes(member.size)}  {short(member.sha256)}")
-        _tell_more(found.items[0].files, "files")
+        _print_files(found.items[0])
 
 
 @app.command("verify")
@@ -93,10 +94,10 @@ def verify(
 
     if source and not repair:
         raise StoreError("--from names where good copies are fetched from: it goes with --repair")
-    at = _store(store)
+    at, good = _store(store), _store(source, "--from") if source else None
     report, known = look(at, trusted_keys(), full_digests(at, digests or ()), with_bytes=not no_bytes)
     if repair and report.faults:
-        copies = [Store(url) for url in (*at.mirrors, *([source] if source else []))]
+        copies = [*map(Store, at.mirrors), *([good] if good else [])]
         report.faults = mend(at, report, known, Sources(tuple(copies), workspace_of(Path())))
     if json:
         print_json({"store": str(at), **asdict(report), "wrong": len(report.wrong)})
@@ -165,13 +166,17 @@ def cp(
     from cairn.errors import StoreError
     from cairn.lineage.catalogue import full_digests
     from cairn.lineage.copying import chosen, copy
+    from cairn.lineage.repair import workspace_of
     from cairn.lineage.store import Store
 
     if not digests and not everything:
         raise StoreError("nothing to copy: name digests (`cairn store ls` shows them), or say --all")
-    at, target = _store(source), Store(to)
+    if digests and everything:
+        raise StoreError("--all copies every artifact: name digests, or say --all, not both")
+    at, target = _store(source, "--from"), Store(to)
+    _check_target(at, to)
     wanted = chosen(at, full_digests(at, digests or ()), ancestors, everything)
-    copied = copy(at, target, wanted, everything, dry_run)
+    copied = copy(at, target, wanted, everything, dry_run, workspace_of(Path()))
     if json:
         print_json({"from": str(at), "to": str(target), "dry_run": dry_run, **asdict(copied)})
     else:
@@ -179,35 +184,71 @@ def cp(
     return 1 if copied.lacking else 0
 
 
-def _store(url: str | None) -> "Store":
+def _print_files(item: "Item") -> None:
+    """The files of an artifact, those first that are not here."""
+    absent = set(item.absent)
+    for member in sorted(item.artifact.members, key=lambda one: one.md5 not in absent)[:SHOWN]:
+        lost = "  MISSING" if member.md5 in absent else ""
+        print(f"  {member.path or '(its one file)'}  {_bytes(member.size)}  {short(member.sha256)}{lost}")
+    _tell_more(item.files, "files")
+    if any(address.endswith(".dir") for address in absent):
+        print("  its `.dir` object, the listing that DVC reads, is MISSING")
+
+
+def _check_target(at: "Store", to: str) -> None:
+    """Raises StoreError when a copy to `to` would lie in the store that is copied, or in another."""
+    from cairn.errors import StoreError
+    from cairn.lineage.filesystem import is_local, open_url
+
+    (filesystem, here), (other, there) = open_url(at.url), open_url(to)
+    same = type(filesystem) is type(other) and filesystem.storage_options == other.storage_options
+    if same and here.rstrip("/") == there.rstrip("/"):
+        raise StoreError(f"--to {to}: is the store that is copied from: name another")
+    if same and f"{there.rstrip('/')}/".startswith(f"{here.rstrip('/')}/"):
+        raise StoreError(f"--to {to}: lies inside the store that is copied from: name another place")
+    if is_local(other):
+        for folder in Path(there).resolve().parents:
+            if (folder / "files" / "md5").is_dir() and (folder / "pins").is_dir():
+                raise StoreError(f"--to {to}: lies inside the store {folder}: name another place")
+
+
+def _store(url: str | None, option: str = "--store") -> "Store":
     from dataclasses import replace
 
     from cairn.lineage.store import Store
 
     found = Store.default()
     found = found if url is None else replace(found, url=url)
-    found.check() if "://" in found.url or Path(found.url).exists() else _no_store(found.url)
+    found.check() if "://" in found.url or Path(found.url).exists() else _no_store(found.url, option)
     return found
 
 
-def _no_store(url: str) -> None:
+def _no_store(url: str, option: str) -> None:
     from cairn.errors import StoreError
 
-    raise StoreError(f"{url}: no such store: `cairn run` makes one, and --store names another")
+    raise StoreError(f"{url}: no such store: `cairn run` makes one, and {option} names another")
 
 
 def _list_runs(at: "Store", json: bool) -> None:
-    from cairn.lineage.catalogue import runs
+    from dataclasses import replace
 
-    found = runs(at)
+    from cairn.lineage.catalogue import runs
+    from pipelines.stages import stages
+
+    order = [name for stage in stages() for name in (stage.name, *stage.outputs)]
+
+    def sort(said: "Mapping[str, str]") -> dict[str, str]:
+        return dict(sorted(said.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order)))
+
+    found = [replace(run, stages=sort(run.stages), outputs=sort(run.outputs)) for run in runs(at)]
     if json:
         print_json([asdict(run) for run in found])
         return
     rows = table("run", "when", "stages", "made")
     for run in found:
-        stages = ", ".join(f"{stage} {outcome}" for stage, outcome in run.stages.items())
+        done = ", ".join(f"{stage} {outcome}" for stage, outcome in run.stages.items())
         rows.add_row(
-            run.name, moment(run.when), stages, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items())
+            run.name, moment(run.when), done, ", ".join(f"{name} {short(one)}" for name, one in run.outputs.items())
         )
     if found:
         show(rows)
@@ -258,15 +299,21 @@ def _print_report(at: "Store", report: "Report", no_bytes: bool) -> None:
         f"{_some(records.signposts, 'signpost')}, {_some(records.runs, 'run record')}, "
         f"{_some(records.models, 'model')}, {_some(records.signatures, 'signature')}"
     )
-    rest = {"left behind by killed uploads": report.leftovers, "none of ours": report.strangers}
-    rest["in quarantine"] = report.quarantined
-    if any(rest.values()):
-        print("; ".join(f"{count:,} {what}" for what, count in rest.items() if count))
+    _print_keys("left behind by killed uploads, which `cairn store gc --delete` sweeps when old", report.leftovers)
+    _print_keys("none of ours, for you to look at and to move away", report.strangers)
+    if report.quarantined:
+        print(f"{report.quarantined:,} in quarantine/, to be removed by hand when nobody needs them")
     for note in report.notes:
         print(f"note: {note}")
     mended = len(report.faults) - len(report.wrong)
     said = _some(len(report.wrong), "fault") if report.wrong else "no faults"
     print(said + (f", {mended:,} mended" if mended else ""))
+
+
+def _print_keys(said: str, keys: list[str]) -> None:
+    if keys:
+        rest = f" and {len(keys) - NAMED:,} more" if len(keys) > NAMED else ""
+        print(f"{len(keys):,} {said}: {', '.join(sorted(keys)[:NAMED])}{rest}")
 
 
 def _print_plan(found: "Plan", items: "dict[str, Item]", delete: bool) -> None:
@@ -329,6 +376,7 @@ def _print_copied(copied: "Copied", to: str, dry_run: bool) -> None:
     print(
         f"{_some(len(copied.artifacts), 'artifact')} to {to}: {_some(copied.objects, 'object')} {sent}, "
         f"{_bytes(copied.sent)}; {copied.there:,} were there"
+        + (f"; {copied.absent:,} not to be had" if copied.absent else "")
         + ("" if dry_run else f"; {_some(copied.records, 'record')}")
     )
     for digest, paths in copied.lacking.items():

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cairn.errors import FULL_DISK, ArtifactError, one_line
+from cairn.errors import FULL_DISK, ArtifactError, one_line, written_at
 from cairn.lineage.hashing import hash_files
 
 CHUNK = 8 << 20
@@ -184,7 +184,8 @@ def remove(path: Path) -> None:
 def _writing(path: Path, *others: Path) -> Iterator[None]:
     """Say of what the system refuses that `path` cannot be written. Other files' errors are not ours to explain."""
     try:
-        yield
+        with written_at(path):
+            yield
     except OSError as error:
         ours = {str(one) for one in (path, *path.parents, *others)}
         if error.errno in FULL_DISK or str(error.filename) not in ours:

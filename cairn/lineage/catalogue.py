@@ -6,7 +6,7 @@ told by one listing of the store, not by asking for each object.
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,14 +37,19 @@ class Item:
     files: int
     objects: int
     """What it needs: its distinct files and, for a directory, its `.dir` object."""
-    missing: int
-    """Those of them that are not in this store."""
+    absent: tuple[str, ...]
+    """The addresses of those that are not in this store."""
     artifact: Artifact
 
     @property
     def is_whole(self) -> bool:
         """Whether all its objects are in this store."""
-        return not self.missing
+        return not self.absent
+
+    @property
+    def missing(self) -> int:
+        """How many objects are not in this store."""
+        return len(self.absent)
 
 
 @dataclass(frozen=True)
@@ -87,19 +92,25 @@ def catalogue(store: Store, keys: Mapping[str, ec.EllipticCurvePublicKey], diges
         if entry.address is not None:
             there[entry.address] = entry.size
     faults, named, items = [], set[str](), []
+    trees: dict[str, Attestation] = {}
+    """Digest to the attestation of the snapshot that says it to be its tree of copied objects."""
 
     def describe(one: Pinned) -> tuple[Pinned, Attestation | None]:
-        wanted = one.artifact is not None and (not digests or one.digest in digests)
+        # A tree of copied objects has no attestation: that of its lock file, one file, names it.
+        wanted = one.artifact is not None and (not digests or one.digest in digests or not one.artifact.is_directory)
         return one, maker(store, one.digest, keys) if wanted else None
 
     for one, attested in in_parallel(describe, pins(store)):
         if one.artifact is None:
             faults.append(one.fault)
             continue
+        if attested is not None and isinstance(tree := attested.facts.get("tree"), str):
+            trees[tree] = attested
         needed = set(addresses(one.artifact))
         named |= needed & there.keys()
         if not digests or one.digest in digests:
-            items.append(_item(one, one.artifact, attested, len(needed), len(needed - there.keys())))
+            items.append(_item(one, one.artifact, attested, len(needed), sorted(needed - there.keys())))
+    items = [_as_tree(item, trees[item.digest]) if item.digest in trees else item for item in items]
     items.sort(key=lambda item: (item.when, item.digest), reverse=True)
     unpinned = [size for address, size in there.items() if address not in named]
     return Catalogue(tuple(items), len(there), sum(there.values()), len(unpinned), sum(unpinned), tuple(sorted(faults)))
@@ -132,16 +143,19 @@ def models(store: Store) -> dict[str, tuple[int, tuple[str, ...]]]:
 
 
 def full_digests(store: Store, given: Collection[str]) -> list[str]:
-    """The digests of pinned artifacts that begin as given.
+    """The digests of pinned artifacts that begin as given, in capitals or not.
 
     Raises StoreError when a beginning is too short, fits none, or fits several.
     """
+    given = [one.lower() for one in given]
     if all(len(one) == 64 for one in given):
         return list(given)
     names = [name.removesuffix(".json") for name in store.list("pins")]
     found = []
+    if not names:
+        raise StoreError(f"{store}: holds no artifact: `cairn run` makes some, or name another store")
     for one in given:
-        fitting = [name for name in names if name.startswith(one.lower())]
+        fitting = [name for name in names if name.startswith(one)]
         if len(one) < SHORTEST or len(fitting) != 1:
             why = "fits no artifact" if not fitting else f"fits {len(fitting)} artifacts"
             why = f"has less than {SHORTEST} characters" if len(one) < SHORTEST else why
@@ -150,7 +164,7 @@ def full_digests(store: Store, given: Collection[str]) -> list[str]:
     return found
 
 
-def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, objects: int, missing: int) -> Item:
+def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, objects: int, absent: list[str]) -> Item:
     name = next((name for name, digest in attested.outputs.items() if digest == one.digest), "") if attested else ""
     return Item(
         digest=one.digest,
@@ -161,9 +175,17 @@ def _item(one: Pinned, artifact: Artifact, attested: Attestation | None, objects
         size=artifact.size,
         files=len(artifact.members),
         objects=objects,
-        missing=missing,
+        absent=tuple(absent),
         artifact=artifact,
     )
+
+
+def _as_tree(item: Item, attested: Attestation) -> Item:
+    """An artifact as what the audit calls it too: the objects that a snapshot copied."""
+    if item.name:
+        return item
+    when = _iso(datetime.fromisoformat(attested.finished).timestamp())
+    return replace(item, name="objects", component=attested.component, version=attested.version, when=when)
 
 
 def _iso(seconds: float) -> str:

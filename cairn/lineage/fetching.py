@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 import fsspec
 
-from cairn.errors import StoreError
+from cairn.errors import StoreError, written_at
 from cairn.lineage.artifact import Artifact, Member, move_into_place, remove
 from cairn.lineage.filesystem import attempt, is_local, open_url, reaching, shown, size_of
 from cairn.lineage.hashing import (
@@ -55,7 +55,7 @@ def fetch(roots: Sequence[str], artifact: Artifact, members: Sequence[Member], d
 
     Raises StoreError when none has, naming each.
     """
-    with _on_its_way(destination, artifact.digest) as folder:
+    with written_at(destination), _on_its_way(destination, artifact.digest) as folder:
         content = folder / "content"
         _drop_others(content, artifact, members)
 

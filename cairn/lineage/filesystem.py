@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cairn.errors import FULL_DISK, StoreError, one_line
+from cairn.errors import FULL_DISK, StoreError, one_line, written_at
 
 ATTEMPTS = 4
 FIRST_PAUSE = 0.2  # seconds before the second attempt; twice as long before each that follows
@@ -49,7 +49,8 @@ def shown(url: str) -> str:
 def reaching(url: str) -> Iterator[None]:
     """Say of whatever a file system raises, at which store. What the caller expects, it catches inside the block."""
     try:
-        yield
+        with written_at(shown(url)):
+            yield
     except Exception as error:  # Every file system raises what its library does.
         if isinstance(error, StoreError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
             raise  # of a full disk, `guard` knows the way out
@@ -103,7 +104,8 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
 
 def bucket_exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
     """Whether there is a bucket for `path`; one that may not be listed is taken for there."""
-    bucket = path.lstrip("/").partition("/")[0]
+    # Over HTTP there are no buckets, and a path is the whole URL.
+    bucket = path if "://" in path else path.lstrip("/").partition("/")[0]
     try:
         filesystem.ls(bucket, detail=False)
     except FileNotFoundError:

@@ -153,6 +153,11 @@ def _git(repository: Path, *arguments: str) -> bytes:
         raise StoreError("git is not installed, and so cannot say what it needs: install it, or say --no-git") from None
     if done.returncode:
         said = one_line(done.stderr.decode(errors="replace")) or f"ended with {done.returncode}"
+        if "not a git repository" in said:
+            raise StoreError(
+                f"{repository.resolve()}: is in no Git repository, which would say what branches and tags need: run "
+                "this in the project, or name the repository with --git, or say --no-git"
+            )
         raise StoreError(
             f"{repository}: git cannot say what it needs: {said}: name the repository with --git, or say --no-git"
         )

@@ -24,7 +24,11 @@ Said = tuple[str, str, str]
 """Key of a record, what is wrong with it, and the way out."""
 _ATTESTATION = re.compile(r"attestations/([0-9a-f]{64})/([0-9a-f]{64})\.json")
 _SIGNPOST = re.compile(r"stages/([0-9a-f]{64})/([0-9a-f]{64})\.json")
-_REMOVE = "remove it: nothing relies on it"
+BACK = "`cairn store verify --repair --from URL` brings it back from another store, as `cairn store cp --all` does"
+_LOST = f"{BACK}; where no store has it, what it said is lost: keep it for whoever asks, aside"
+_ASIDE = "move it out of the store: nothing there reads it"
+_COPIED = "if it lies under what it speaks of as well, remove it here; else put it there"
+_ODD = "ask whoever signed it: no copy can be better, since it is what it is named after; it counts for nothing"
 
 
 @dataclass
@@ -75,26 +79,25 @@ def verify_records(
     for entry, data in _each(look, contents, "stages"):
         found.signposts += 1
         if said := _signpost(entry.key, data, attested):
-            found.faults.append((entry.key, said, "remove it: it only makes an attestation easier to find"))
+            found.faults.append((entry.key, said, f"{BACK}; without it no stage finds what was made under its key"))
     for key, record in run_records(store).items():
         found.runs += 1
         lost = sorted(_artifacts_of(record) - set(pinned)) if record else []
         if not record:
-            found.faults.append((key, "is no record of a run", "remove it: the run's artifacts are then kept no more"))
+            found.faults.append((key, "is no record of a run", f"{BACK}; once removed, its run keeps no artifact"))
         elif lost:
-            found.faults.append(
-                (key, f"names what was never pinned: {', '.join(lost)}", "`cairn store cp` brings pins")
-            )
+            said = f"names what was never pinned: {', '.join(lost)}"
+            found.faults.append((key, said, "`--repair --from URL` or `cairn store cp` brings pins"))
     for name, (version, value) in pointers(store).items():
         found.models += 1
         key, named = f"models/{name}/current/{version:08d}", digests_in(value)
         if not named & set(pinned):
             said = f"points to {', '.join(sorted(named)) or 'no artifact'}, which was never pinned here"
-            found.faults.append((key, said, "publish the model again, or copy it with `cairn store cp`"))
+            found.faults.append((key, said, f"{BACK}; or publish the model again"))
     for entry, data in _each(look, contents, "signatures"):
         found.signatures += 1
         if not isinstance(parsed(data), dict):
-            found.faults.append((entry.key, "is no signature of a model", _REMOVE))
+            found.faults.append((entry.key, "is no signature of a model", _LOST))
     return found
 
 
@@ -112,11 +115,11 @@ def _look_at_attestation(
 ) -> None:
     named = _ATTESTATION.fullmatch(entry.key)
     if named is None:
-        found.faults.append((entry.key, "is not named as an attestation is", _REMOVE))
+        found.faults.append((entry.key, "is not named as an attestation is", _ASIDE))
         return
     digest, identifier = named.groups()
     if hashlib.sha256(envelope).hexdigest() != identifier:
-        found.faults.append((entry.key, "changed: it is not the attestation that it is named after", _REMOVE))
+        found.faults.append((entry.key, "changed: it is not the attestation that it is named after", _LOST))
         return
     try:
         statement = statement_of(envelope)
@@ -125,10 +128,10 @@ def _look_at_attestation(
         signers = {str(one["keyid"]) for one in parsed(envelope)["signatures"]}
     except (AttestationError, KeyError, TypeError, AttributeError) as error:
         why = str(error) if isinstance(error, AttestationError) else "holds no statement of ours"
-        found.faults.append((entry.key, why, _REMOVE))
+        found.faults.append((entry.key, why, _ODD))
         return
     if digest not in subjects:
-        found.faults.append((entry.key, "speaks of other artifacts than the one that it lies under", _REMOVE))
+        found.faults.append((entry.key, "speaks of other artifacts than the one that it lies under", _COPIED))
         return
     attested[identifier] = _Attested(subjects, str(internal.get("stageKey", "")))
     if not signers & keys.keys():
@@ -137,7 +140,7 @@ def _look_at_attestation(
     try:
         verify(envelope, keys)
     except AttestationError as error:
-        found.faults.append((entry.key, str(error), _REMOVE))
+        found.faults.append((entry.key, str(error), _ODD))
         return
     found.trusted += 1
 

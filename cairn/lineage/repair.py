@@ -3,21 +3,25 @@
 A copy is looked for in the mirrors of the store (a project's DVC cache), among the files of the workspace and in other
 stores, and is checked by sha256 before it takes its place. A damaged object without a good copy goes to `quarantine/`,
 never away. A `.dir` object whose files cannot be had goes too: only then does the next `dvc push` send them all again.
+Small records come from other stores (`record_repair.py`).
 """
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from cairn.errors import ArtifactError
+from cairn.errors import ArtifactError, StoreError
 from cairn.lineage.artifact import Artifact, Member, read_artifact
-from cairn.lineage.contents import Contents
+from cairn.lineage.contents import Contents, addresses
 from cairn.lineage.fetching import AbsentError, opened
 from cairn.lineage.pins import address as key_of
 from cairn.lineage.pins import directory_listing as listing
+from cairn.lineage.record_repair import mended
+from cairn.lineage.roots import trees_in
 from cairn.lineage.sending import Receive, receiving
 from cairn.lineage.store import Store
 from cairn.lineage.transfers import Opened
@@ -25,6 +29,8 @@ from cairn.lineage.verification import QUARANTINE, Fault, Known, Report, broken_
 from cairn.progress import progress
 
 PUSH = "`dvc push` from where the files are sends them again"
+_FROM = "name a store that has it with --from URL"
+SNAPSHOT = "run `cairn snapshot` in the project, which copies the sources again as far as they are what they were"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def repair(store: Store, report: Report, known: Known, sources: Sources) -> list
         progress("repairing", len(wanted), "objects") as counter,
         receiving(store.url, lambda _: None) as receive,
     ):
-        for address in sorted(wanted):
+        # Listings last: one that stands without its files keeps DVC from sending them.
+        for address in sorted(wanted, key=lambda one: (one.endswith(".dir"), one)):
             if _fetch(store, receive, known, address, sources):
                 known.there[address] = 0
                 fetched.add(address)
@@ -79,7 +86,12 @@ def repair(store: Store, report: Report, known: Known, sources: Sources) -> list
             contents.remove([key_of(address)])  # its pin can write it again
         else:
             contents.move(key_of(address), f"{QUARANTINE}/{address}")
-    return [_told(fault, store, sources, fetched, lost, removed) for fault in report.faults]
+    trees = trees_in(store) if lost or removed or wanted - fetched else frozenset()
+    copied = {address for digest in trees & known.pinned.keys() for address in addresses(known.pinned[digest])}
+    # No lock file of DVC names the tree of copied objects.
+    back = {fault.address: SNAPSHOT if fault.address in copied else PUSH for fault in broken}
+    told = [_told(fault, store, sources, fetched, lost, removed, back) for fault in report.faults]
+    return mended(store, told, sources.stores)
 
 
 def _told(
@@ -89,6 +101,7 @@ def _told(
     fetched: set[str],
     lost: dict[str, str],
     removed: set[str],
+    back: Mapping[str, str],
 ) -> Fault:
     """A fault, with what was done about it."""
     if not fault.address:
@@ -98,13 +111,14 @@ def _told(
         return fault
     wanted = set(fault.missing or (fault.address,))
     if wanted <= fetched:
-        return replace(fault, repaired=f"fetched {len(wanted)} objects")
+        return replace(fault, repaired=f"fetched {len(wanted)} object{'s' if len(wanted) > 1 else ''}")
     if fault.address in lost:
-        return replace(fault, said=f"{fault.said}: {lost[fault.address]}", way_out=f"no good copy is at hand: {PUSH}")
+        said = f"{fault.said}: {lost[fault.address]}"
+        return replace(fault, said=said, way_out=f"no good copy is at hand: {_FROM}, or {back[fault.address]}")
     if fault.address in removed:
         said = f"{fault.said}: the `.dir` object was removed"
-        return replace(fault, said=said, way_out=f"no good copy is at hand: {PUSH}")
-    way_out = f"no good copy is at hand: name a store that has it with --from URL, or {PUSH}"
+        return replace(fault, said=said, way_out=f"no good copy is at hand: {_FROM}, or {back[fault.address]}")
+    way_out = f"no good copy is at hand: {_FROM}, or {back[fault.address]}"
     return replace(fault, way_out=way_out)
 
 
@@ -112,6 +126,8 @@ def _fetch(store: Store, receive: Receive, known: Known, address: str, sources: 
     """Bring a good copy of one object to its address; False when there is none."""
     artifact = known.directories.get(address)
     if artifact is not None:
+        if not all(member.md5 in known.there for member in artifact.members):
+            return False
         store.write(key_of(address), listing(artifact))
         return True
     for member in known.wanted.get(address, ()) or _unpinned(address, sources):
@@ -143,9 +159,10 @@ def _write_pin(store: Store, digest: str, sources: Sources) -> bool:
 
 def _described(digest: str, sources: Sources) -> Iterator[Artifact]:
     for other in sources.stores:
-        found = other.pin(digest)
-        if found is not None:
-            yield found
+        with suppress(StoreError):  # damaged there too
+            found = other.pin(digest)
+            if found is not None:
+                yield found
     for path in sources.workspace:
         try:
             yield read_artifact(path)

@@ -9,6 +9,7 @@ import binascii
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,6 +138,24 @@ def lead_to(store: Store, wanted: Iterable[str], held: Collection[str]) -> dict[
     return found
 
 
+def made_beside(store: Store, digests: Iterable[str], held: Collection[str]) -> set[str]:
+    """What the stages that made these artifacts made besides, as far as it is among `held`: what a training kept of its
+    states, say, without which nobody can do some of its steps again.
+
+    Raises StoreError when an attestation cannot be read.
+    """
+    wanted = sorted(set(digests))
+    found = set[str]()
+    for digest, envelopes in zip(wanted, in_parallel(lambda one: list(made(store, one)), wanted), strict=True):
+        for identifier, envelope in envelopes:
+            try:
+                found |= digests_in(statement_of(envelope)["subject"])
+            except AttestationError as error:
+                where = f"{store}/attestations/{digest}/{identifier}.json"
+                raise StoreError(f"{where}: {error}, and it may name what is needed: move it away") from None
+    return (found & set(held)) - set(wanted)
+
+
 def statement_of(envelope: bytes) -> Mapping[str, Any]:
     """What an attestation says, whoever signed it. Raises AttestationError when it says nothing."""
     try:
@@ -161,21 +180,33 @@ def _made_from(store: Store, digest: str, held: Collection[str]) -> set[str]:
             named |= digests_in(statement_of(envelope)["predicate"])
         except AttestationError as error:
             where = f"{store}/attestations/{digest}/{identifier}.json"
-            raise StoreError(f"{where}: {error}, and it may name what is needed: remove it") from None
+            raise StoreError(f"{where}: {error}, and it may name what is needed: move it away") from None
     named |= _tree_of(store, digest) if digest in held else set()
     return {one for one in named if one in held and one != digest}
 
 
+def trees_in(store: Store) -> frozenset[str]:
+    """The trees of copied objects that pinned lock files of sources name, as far as these can be read."""
+    found = set[str]()
+    for one in pins(store):
+        with suppress(StoreError):  # a damaged lock file, which whoever reads it is told of
+            found |= _tree_in(store, one.artifact)
+    return frozenset(found)
+
+
 def _tree_of(store: Store, digest: str) -> set[str]:
     """The tree of copied objects, if the artifact is a lock file of sources."""
-    artifact = store.pin(digest)
+    return _tree_in(store, store.pin(digest))
+
+
+def _tree_in(store: Store, artifact: Artifact | None) -> set[str]:
     # Its name is no sign: no digest covers what the one file of an artifact is called.
     if artifact is None or artifact.is_directory or artifact.size > LARGEST_LOCK:
         return set()
     if store.locate(artifact.members[0]) is None:
         return set()
     try:
-        return {tree_in(store.read_member(digest, ""))} - {""}
+        return {tree_in(store.read_member(artifact.digest, ""))} - {""}
     except ValueError:
         return set()  # another file
 

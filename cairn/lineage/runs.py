@@ -132,6 +132,12 @@ def names(store: Store) -> list[str]:
     return [name for name in store.list("runs") if _NAME.fullmatch(name)]
 
 
+def is_record(data: bytes, stage: str) -> bool:
+    """Whether these bytes are what a door writes of a stage."""
+    ran = _parsed(data)
+    return ran is not None and ran.stage == stage
+
+
 def _record(run: str, stage: str) -> str:
     return f"runs/{run}/{stage}.json"
 

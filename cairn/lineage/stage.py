@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 import cairn.recipe
-from cairn.errors import AttestationError, StageError, StoreError
+from cairn.errors import AttestationError, StageError, StoreError, written_at
 from cairn.lineage import attestation, environment, signing
 from cairn.lineage.artifact import (
     Artifact,
@@ -273,7 +273,7 @@ class _Run:
         scratch = self.folder / "scratch"
         scratch.mkdir(exist_ok=True)
         task = Task(self.key, inputs, staged, scratch, self.store, self.resources, self.digests)
-        with failure_noted(self.folder):
+        with failure_noted(self.folder), written_at(self.folder):
             interrupted = work(self.section, task)
         for name, path in shared.items():
             if digest_of(path) != self.digests[name]:

@@ -5,8 +5,9 @@ identity). Bytes go by in constant memory; what is remembered is one line for ea
 object may go while others are read, so nothing is called missing before it was asked for by name.
 
 That an artifact is pinned and not here is no fault: pins outlive what collections remove, and a project pins what only
-its DVC cache holds. A fault is what keeps others from what they need: bytes that are not what they are called, and a
-`.dir` object without its files, which DVC takes for the proof that all was sent.
+its DVC cache holds. A fault is what keeps others from what they need: bytes that are not what they are called, an
+artifact of which only a part is here, and a `.dir` object without its files, which DVC takes for the proof that all was
+sent.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import StoreError
 from cairn.lineage.artifact import Artifact, Member
-from cairn.lineage.collecting import going_on
+from cairn.lineage.collecting import going_on, last
 from cairn.lineage.contents import Contents, addresses, in_parallel, listed_members, top_address
 from cairn.lineage.fetching import AbsentError, hash_object
 from cairn.lineage.hashing import Hashes
@@ -66,10 +67,10 @@ class Report:
     """Pinned artifacts of which nothing is here."""
     unpinned: int = 0
     """Objects that no pin names."""
-    leftovers: int = 0
-    """What killed uploads left behind."""
-    strangers: int = 0
-    """Things in the store that are none of Cairn's or DVC's."""
+    leftovers: list[str] = field(default_factory=list)
+    """Keys of what killed uploads left behind."""
+    strangers: list[str] = field(default_factory=list)
+    """Keys of things in the store that are none of Cairn's or DVC's."""
     quarantined: int = 0
     records: Records = field(default_factory=Records)
     notes: list[str] = field(default_factory=list)
@@ -125,7 +126,7 @@ def verify(
     Raises StoreError when the store cannot be reached, or a digest was never pinned.
     """
     report, known, found = Report(), Known(), set[str]()
-    contents = Contents(store.url)
+    contents, before = Contents(store.url), last(store)
     for one in pins(store, digests):
         found.add(one.digest)
         if one.fault:
@@ -141,14 +142,15 @@ def verify(
     else:
         _compare_sizes(contents, known, report)
     report.faults += broken_listings(contents, known, everything=not digests)
-    report.faults += _not_here(store, known, digests, report)
+    collected = going_on(store) is not None or last(store) != before
+    report.faults += _not_here(store, known, digests, report, collected)
     report.records = verify_records(store, keys, digests, found)
     report.faults += [Fault(key, said, way_out) for key, said, way_out in report.records.faults]
     if not digests:
         if marker := going_on(store):
             report.notes.append(marker)
         report.faults += _in_quarantine(contents, known, report)
-        report.leftovers += sum(1 for _ in contents.walk("tmp"))
+        report.leftovers += [entry.key for entry in contents.walk("tmp")]
     return report, known
 
 
@@ -172,8 +174,7 @@ def broken_listings(contents: Contents, known: Known, everything: bool = True) -
             continue
         missing = {md5: path for path, md5 in files if not _is_there(contents, known, md5)}
         if missing and _is_there(contents, known, address, again=True):
-            paths = sorted(missing.values())
-            which = f"{paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+            which = some_of(missing.values())
             owner = f"artifact {artifact.digest}" if artifact else "a directory that no pin names"
             said = f"{owner}: {which} missing, but the `.dir` object is there, so `dvc push` takes it for sent"
             faults.append(Fault(key_of(address), said, REPAIR, address=address, missing=tuple(sorted(missing))))
@@ -188,8 +189,7 @@ def _list(contents: Contents, known: Known, report: Report, only: set[str] | Non
         if address is not None:
             known.there[address] = entry.size
         else:
-            report.leftovers += entry.is_leftover
-            report.strangers += not entry.is_leftover and address is None
+            (report.leftovers if entry.is_leftover else report.strangers).append(entry.key)
     report.objects = len(known.there)
     report.unpinned = sum(address not in known.wanted for address in known.there)
 
@@ -240,28 +240,44 @@ def _compare_sizes(contents: Contents, known: Known, report: Report) -> None:
             report.faults.append(Fault(key_of(address), said, REPAIR, address=address, damaged=True))
 
 
-def _not_here(store: Store, known: Known, digests: Collection[str], report: Report) -> Iterator[Fault]:
-    """Count what is here, and name what must be here and is not: what was asked for, and what models point to."""
+def _not_here(store: Store, known: Known, digests: Collection[str], report: Report, collected: bool) -> Iterator[Fault]:
+    """Count what is here, and name what must be here and is not: what was asked for, what models point to, and the
+    rest of what is here in part, unless a collection was at work meanwhile."""
     contents = Contents(store.url)
     needed = {digest: f"model {name}" for name, (_, value) in pointers(store).items() for digest in digests_in(value)}
+    whole, lacking = set[str](), dict[str, list[str]]()
     for digest, artifact in known.pinned.items():
         wanted = set(addresses(artifact))
-        asked = digest in digests or digest in needed
-        if not asked and wanted.isdisjoint(known.there):
+        if digest not in digests and digest not in needed and wanted.isdisjoint(known.there):
             report.elsewhere += 1
             continue
         missing = [one for one in sorted(wanted) if not _is_there(contents, known, one)]
         report.whole += not missing
         report.elsewhere += len(missing) == len(wanted)
         report.partly += 0 < len(missing) < len(wanted)
-        top = top_address(artifact)
-        if not missing or (artifact.is_directory and top not in missing):
-            continue  # whole, or told of already as a `.dir` object without files
-        lost = [member for member in artifact.members if member.md5 in missing and store.locate(member) is None]
-        if asked and (digest in digests or lost):
-            why = "" if digest in digests else f", and {needed[digest]} points to it"
-            said = f"artifact {digest}: {len(missing)} of {len(wanted)} objects missing{why}"
+        if missing:
+            lacking[digest] = missing
+        else:
+            whole |= wanted
+    for digest, missing in lacking.items():
+        artifact = known.pinned[digest]
+        wanted, top = set(addresses(artifact)), top_address(artifact)
+        if artifact.is_directory and top not in missing:
+            continue  # told of already as a `.dir` object without files
+        lost = [member.path for member in artifact.members if member.md5 in missing and store.locate(member) is None]
+        why = f", and {needed[digest]} points to it" if digest in needed and digest not in digests else ""
+        # A file that a whole artifact has too does not show that this one was ever sent.
+        part = not collected and not wanted <= {*missing, *whole} and bool(lost or missing == [top])
+        if digest in digests or (digest in needed and lost) or part:
+            which = f" ({some_of(lost)})" if lost and len(missing) < len(wanted) else ""
+            said = f"artifact {digest}: {len(missing)} of {len(wanted)} objects missing{which}{why}"
             yield Fault(key_of(top), said, REPAIR, address=top, missing=tuple(missing))
+
+
+def some_of(paths: Collection[str]) -> str:
+    """The first of some names, and how many more there are."""
+    first = min(paths) or "its one file"
+    return first + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def _in_quarantine(contents: Contents, known: Known, report: Report) -> Iterator[Fault]:

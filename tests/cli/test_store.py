@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.contents import Contents, top_address
+from cairn.lineage.hashing import LARGE
 from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
@@ -112,11 +115,20 @@ def test_the_table_fits_a_narrow_terminal(project: Path, documents: Artifact) ->
         (["gc", "--older-than", "soon"], "error: --older-than 'soon': is no age: write one such as 36h or 7d"),
         (["gc", "--older-than", "-1d"], "error: --older-than '-1d': is no age"),
         (["gc", "--git", ".", "--no-git"], "error: --git and --no-git: only one of them can be meant"),
-        (["gc", "--git", "/"], "error: /: git cannot say what it needs:"),
+        (["gc", "--git", "/"], "error: /: is in no Git repository, which would say what branches"),
         (
             ["cp", "--to", "elsewhere"],
             "error: nothing to copy: name digests (`cairn store ls` shows them), or say --all",
         ),
+        (["cp", "0" * 64, "--all", "--to", "elsewhere"], "error: --all copies every artifact: name digests, or say"),
+        (["cp", "--all", "--to", ".cairn/store"], "error: --to .cairn/store: is the store that is copied from:"),
+        (["cp", "--all", "--to", ".cairn/store/x"], "error: --to .cairn/store/x: lies inside the store that is"),
+        (
+            ["cp", "--all", "--from", "nowhere", "--to", "x"],
+            "error: nowhere: no such store: `cairn run` makes one, and --from names another",
+        ),
+        (["verify", "--repair", "--from", "nowhere"], "error: nowhere: no such store:"),
+        (["ls", "--store", "http://localhost:1/x"], "error: http://localhost:1/x: cannot be reached: Cannot connect"),
         (["ls", "--store", "nowhere"], "error: nowhere: no such store:"),
         (["ls", "--store", "ftp+x://y"], "error: ftp+x://y: not a store that can be opened"),
     ],
@@ -156,7 +168,7 @@ def test_verify_repairs_from_another_store(cairn: Cairn, project: Path, kept: St
     path.write_bytes(b"z" * 1500)
     said = cairn("store", "verify", "--repair", "--from", "../backup", "--json", at=project)
     assert said.code == 0
-    assert json.loads(said.out)["faults"][0]["repaired"] == "fetched 1 objects"
+    assert json.loads(said.out)["faults"][0]["repaired"] == "fetched 1 object"
     assert path.read_bytes() == b"x" * 1500
 
 
@@ -191,7 +203,7 @@ def test_gc_keeps_what_a_branch_names_and_refuses_where_git_cannot_be_asked(
     os.rename(project / ".git", project / "hidden")
     said = cairn("store", "gc", "--delete", at=project)
     assert said.code == 2
-    assert "git cannot say what it needs" in said.err
+    assert "is in no Git repository" in said.err
     assert said.err.endswith("name the repository with --git, or say --no-git\n")
     assert objects(kept) == before
     cairn("store", "gc", "--delete", "--no-git", at=project)
@@ -244,7 +256,9 @@ def test_a_whole_project_is_sound_keeps_everything_and_can_be_copied(
     assert report.faults == []
     assert report.whole == len(known.pinned)
     names = {one["name"] for one in listed if one["digest"] in known.pinned}
-    assert names - {""} == {"sources", "documents", "tokenizer", "tokens", "checkpoint", "model"}
+    assert names - {""} == {
+        "sources", "objects", "documents", "tokenizer", "tokens", "checkpoint", "optimizer", "model",
+    }  # fmt: skip
     files = {artifact.members[0].path for artifact in known.pinned.values() if not artifact.is_directory}
     assert files >= {"sources.lock.json", "requirements.lock"}
     assert top_address(known.pinned[model]) in objects(audited)
@@ -253,3 +267,53 @@ def test_a_whole_project_is_sound_keeps_everything_and_can_be_copied(
     (tmp_path / "auditor").mkdir()
     said = cairn("audit", model, "--store", str(tmp_path / "audited"), at=tmp_path / "auditor")
     assert said.code == 0, said.out
+
+
+def test_no_name_is_broken_on_a_narrow_terminal(project: Path, kept: Store, documents: Artifact) -> None:
+    lock = kept.put(write(project, {"requirements.torch-cuda.lock": "x"}) / "requirements.torch-cuda.lock")
+    note_run(kept, "a-run-of-which-the-name-is-so-long-that-it-takes-a-line", {"lock": lock.digest})
+    for columns in (40, 60, 80):
+        assert "requirements.torch-cuda.lock" in on_a_terminal("store", "ls", at=project, columns=columns)
+        shown = on_a_terminal("store", "ls", "--runs", at=project, columns=columns)
+        assert "a-run-of-which-the-name-is-so-long-that-it-takes-a-line" in shown
+        assert lock.digest[:12] in shown
+
+
+def test_a_table_that_is_piped_is_as_wide_as_it_is_told(
+    cairn: Cairn, project: Path, documents: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert max(map(len, cairn("store", "ls", at=project).out.splitlines())) <= 50
+
+
+def test_ls_of_one_artifact_marks_the_file_that_is_missing(
+    cairn: Cairn, project: Path, kept: Store, documents: Artifact
+) -> None:
+    object_path(kept, documents.members[1].md5).unlink()
+    lines = cairn("store", "ls", documents.digest[:12].upper(), at=project).out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("MISSING")] == ["ledger.json"]
+
+
+def test_verify_names_what_does_not_belong_there(cairn: Cairn, project: Path, kept: Store, documents: Artifact) -> None:
+    write(Path(kept.url), {"tmp/1": "x", "files/md5/aa/README": "x"})
+    said = cairn("store", "verify", at=project).out
+    assert "1 left behind by killed uploads, which `cairn store gc --delete` sweeps when old: tmp/1" in said
+    assert "1 none of ours, for you to look at and to move away: files/md5/aa/README" in said
+
+
+def test_a_full_disk_names_the_store_that_is_full(project: Path, kept: Store, tmp_path: Path) -> None:
+    artifact = kept.put(write(tmp_path / "large", {"a": b"x" * (LARGE + 2_000_000), "b": b"y" * 1_500_000}))
+    source = write(tmp_path / "source", {"a": b"z" * 1_500_000})
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
+    for line, place in (
+        (f"s.get({artifact.digest!r}, Path({str(tmp_path / 'there')!r}))", tmp_path / "there"),
+        (f"s.put(Path({str(source)!r}))", kept.url),
+        (f"copy(s, Store({str(tmp_path / 'target')!r}), [{artifact.digest!r}])", tmp_path / "target"),
+    ):
+        program = (
+            f"{limit} from pathlib import Path; from cairn.errors import guard; from cairn.lineage.copying import copy;"
+            f"from cairn.lineage.store import Store; s = Store({kept.url!r}); sys.exit(guard(lambda: {line} and None))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1] == f"error: {place}: File too large: free some disk and run again"

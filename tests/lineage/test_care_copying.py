@@ -19,6 +19,7 @@ from cairn.lineage.contents import Contents, top_address
 from cairn.lineage.copying import Copied, chosen, copy
 from cairn.lineage.hashing import LARGE
 from cairn.lineage.pins import address as key_of
+from cairn.lineage.repair import workspace_of
 from cairn.lineage.signing import trusted_keys
 from cairn.lineage.store import Store
 from cairn.lineage.verification import verify
@@ -143,10 +144,40 @@ def test_of_an_ancestor_without_bytes_the_pin_is_copied_and_it_is_named(
     object_path(store, next(m.md5 for m in gone.members if m.path == "a")).unlink()
     done = copy(store, elsewhere, chosen(store, [model.digest], ancestors=True, everything=False))
     assert done.lacking == {gone.digest: ["a"]}
+    assert (done.objects, done.there, done.absent) == (2, 0, 1)
     assert elsewhere.pin(gone.digest) == gone
     # No listing: DVC would take it for whole.
     assert top_address(gone) not in objects(elsewhere)
     assert verify(elsewhere, trusted_keys())[0].faults == []
+
+
+def test_what_the_store_lacks_is_taken_from_the_project_if_its_digest_fits(
+    store: Store, target: Store, tmp_path: Path
+) -> None:
+    project = write(tmp_path / "project", {"artifacts/model/a": "first", "artifacts/model/b": b"x" * (LARGE + 1)})
+    model = Store(str(tmp_path / "other")).put(project / "artifacts" / "model")
+    store.write_pin(model)
+    attest(store, {"model": model.digest})
+    said = copy(store, target, [model.digest], dry_run=True, workspace=workspace_of(project))
+    assert (said.objects, said.there, said.absent) == (2, 0, 0)
+    done = copy(store, target, [model.digest], workspace=workspace_of(project))
+    assert (done.objects, done.sent, done.lacking) == (2, LARGE + 6, {})
+    assert objects(target) == needs(model)
+    again = Store(str(tmp_path / "again"))
+    write(project, {"artifacts/model/a": "FIRST"})
+    done = copy(store, again, [model.digest], workspace=workspace_of(project))
+    assert (done.objects, done.absent, done.lacking) == (0, 2, {model.digest: ["a", "b"]})
+
+
+def test_with_ancestors_come_the_states_that_a_training_kept(store: Store, elsewhere: Store, tmp_path: Path) -> None:
+    names = ("tokens", "checkpoint", "optimizer", "model", "scores")
+    made_here = {name: store.put(write(tmp_path / name, {"file": name})) for name in names}
+    digests = {name: artifact.digest for name, artifact in made_here.items()}
+    attest(store, {name: digests[name] for name in ("checkpoint", "optimizer")}, {"tokens": digests["tokens"]})
+    attest(store, {"model": digests["model"]}, {"checkpoint": digests["checkpoint"]})
+    attest(store, {"scores": digests["scores"]}, {"model": digests["model"]})
+    wanted = chosen(store, [digests["model"]], ancestors=True, everything=False)
+    assert set(wanted) == set(digests.values()) - {digests["scores"]}
 
 
 def test_what_only_the_cache_of_a_project_has_is_copied_too(elsewhere: Store, tmp_path: Path) -> None:

@@ -132,5 +132,5 @@ def test_a_good_copy_that_goes_while_it_is_fetched_is_passed_over(store: Store, 
     second.put(tmp_path / "a")
     report, known = verify(store, trusted_keys())
     faults = repair(store, report, known, Sources((first, second)))
-    assert [fault.repaired for fault in faults] == ["fetched 1 objects"]
+    assert [fault.repaired for fault in faults] == ["fetched 1 object"]
     assert objects(store) == needs(artifact)

@@ -154,7 +154,7 @@ def test_no_repository_no_git_and_a_broken_repository_are_errors_and_nothing_goe
     artifact = store.put(write(tmp_path / "a", {"a": "1"}))
     grow_old(store, 30)
     (tmp_path / "plain").mkdir()
-    with pytest.raises(StoreError, match=r"plain: git cannot say what it needs: .*not a git repository.*--no-git"):
+    with pytest.raises(StoreError, match=r"plain: is in no Git repository, .*--no-git"):
         collect(store, Repositories(git=(tmp_path / "plain",)), WEEK)
     blob = git(project, "rev-parse", "HEAD:dvc.lock").strip()
     object_file = project / ".git" / "objects" / blob[:2] / blob[2:]
