@@ -26,7 +26,8 @@ HEADER = "# Written by `make lock`. Do not edit.\n"
 def resolve(upgrade: bool) -> dict[str, str]:
     """Resolve everything with the public torch build: requirement name to its block of lines."""
     command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11"]
-    command += ["--extra", "dev", "--extra", "docs"]
+    # pip, told to check hashes, takes `pydantic[email]` for something else than `pydantic`.
+    command += ["--extra", "dev", "--extra", "docs", "--no-strip-extras"]
     for name in () if upgrade else ("requirements.lock", "requirements.torch-cuda.lock"):
         command += ["--constraint", name]
     command += [

@@ -163,22 +163,21 @@ def _branches(found: "Lineage", node: str, indent: str, shown: set[str]) -> "Ite
     below = found.below.get(node, [])
     objects = [one for one in below if found.nodes[one].kind == "object"]
     others = [one for one in below if found.nodes[one].kind != "object"]
-    told = objects[:SHOWN]
-    known = bool(told) and shown.issuperset(told)
-    lines: list[tuple[str, str | None]] = [
-        (_label(found.nodes[one]), one) for one in (*others, *(() if known else told))
-    ]
-    if known:
-        lines.append((f"{len(objects):,} objects (see above)", None))
-    elif len(objects) > SHOWN:
-        lines.append((f"and {len(objects) - SHOWN:,} more objects", None))
-    for number, (label, one) in enumerate(lines, 1):
-        last = number == len(lines)
-        again = one in shown and bool(found.below.get(one or ""))
-        yield f"{indent}{'└─' if last else '├─'} {label}{' (see above)' if again else ''}"
-        if one is not None and not again:
+    for number, one in enumerate(others, 1):
+        last = number == len(others) and not objects
+        again = one in shown and bool(found.below.get(one))
+        yield f"{indent}{'└─' if last else '├─'} {_label(found.nodes[one])}{' (see above)' if again else ''}"
+        if not again:
             shown.add(one)
             yield _branches(found, one, f"{indent}{'   ' if last else '│  '}", shown)
+    # Asked only now: the objects may be those of a stage deeper in the tree, whose lines have been drawn meanwhile.
+    if objects and shown.issuperset(objects):
+        yield f"{indent}└─ {len(objects):,} objects (see above)"
+        return
+    lines = [_label(found.nodes[one]) for one in objects[:SHOWN]]
+    lines += [f"and {len(objects) - SHOWN:,} more objects"] if len(objects) > SHOWN else []
+    yield from (f"{indent}{'└─' if number == len(lines) else '├─'} {line}" for number, line in enumerate(lines, 1))
+    shown.update(objects)
 
 
 def _label(node: "Node") -> str:
