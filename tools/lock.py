@@ -26,7 +26,6 @@ HEADER = "# Written by `make lock`. Do not edit.\n"
 def resolve(upgrade: bool) -> dict[str, str]:
     """Resolve everything with the public torch build: requirement name to its block of lines."""
     command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11"]
-    # pip, told to check hashes, takes `pydantic[email]` for something else than `pydantic`.
     command += ["--extra", "dev", "--extra", "docs", "--no-strip-extras"]
     for name in () if upgrade else ("requirements.lock", "requirements.torch-cuda.lock"):
         command += ["--constraint", name]
@@ -43,7 +42,9 @@ def resolve(upgrade: bool) -> dict[str, str]:
     named: dict[str, str] = {}
     for block in filter(None, blocks):  # a name may have several blocks, one for each platform marker
         name = re.split(r"[=\[ @]", block, maxsplit=1)[0]
-        named[name] = named.get(name, "") + block
+        # pip, told to check hashes, takes `pydantic[email]` for something else than `pydantic`, and asks for both.
+        bare = re.sub(r"\[[^]]*\]", "", block, count=1)
+        named[name] = named.get(name, "") + (block if bare == block else bare + block)
     return named
 
 
