@@ -363,7 +363,13 @@ class Walk:
     def replay(self, replay: Replay, scratch: Path) -> None:
         """Run again what can be run again, in the order in which it was run."""
         places = Places(self.store, scratch, found=self._sound())
-        for identifier, (_, attested) in sorted(self.attested.items(), key=lambda one: one[1][1].finished):
+        order = {stage.name: index for index, stage in enumerate(stages())}
+
+        def ran(one: tuple[str, tuple[Record, Attestation]]) -> tuple[str, int]:
+            attested = one[1][1]
+            return attested.finished, order.get(attested.component, len(order))  # a second may have seen two end
+
+        for identifier, (_, attested) in sorted(self.attested.items(), key=ran):
             node = self.audit.nodes[f"stage:{identifier}"]
             self.audit.replayed[node.id] = replay(attested, places)
             node.findings.append(self.audit.replayed[node.id])
