@@ -1,4 +1,4 @@
-"""From a cluster to a laptop and back, on S3 and on Google Cloud Storage, with what a user types.
+"""From a cluster to a laptop and back, on S3 and (`make test-slow`) on Google Cloud Storage, with what a user types.
 
 The pods have neither git nor dvc. The laptop has never seen the data: a clone of code and recipe, and the bucket's URL.
 """
@@ -106,7 +106,7 @@ def point_at(project: Project, url: str) -> None:
     config.write_text(text.replace("url = ../.cairn/store", f"url = {url}\n    {endpoint}"))
 
 
-@pytest.fixture(scope="module", params=["s3", "gcs"])
+@pytest.fixture(scope="module", params=["s3", pytest.param("gcs", marks=pytest.mark.slow)])
 def trip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trip:
     """What the pods have done when a person comes along."""
     url: str = request.getfixturevalue(request.param)
