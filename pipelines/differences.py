@@ -28,14 +28,8 @@ class Difference:
 def differences(part: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
     """One for each name whose values differ, in the order of `now`; what only `then` has comes last."""
     names = [*now, *(name for name in then if name not in now)]
-    # A section that is null on one side is told key by key, as the other side has it.
-    unfolded = {name for name in names if any(other.startswith(f"{name}.") for other in names)}
     pairs = ((name, then.get(name, Absent.ABSENT), now.get(name, Absent.ABSENT)) for name in names)
-    return tuple(
-        Difference(part, name, before, after)
-        for name, before, after in pairs
-        if before != after and not (name in unfolded and None in (before, after) and Absent.ABSENT in (before, after))
-    )
+    return tuple(Difference(part, name, before, after) for name, before, after in pairs if before != after)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
