@@ -25,10 +25,10 @@ from fsspec.implementations.local import LocalFileSystem
 from cairn.lineage.artifact import Artifact
 from cairn.lineage.filesystem import open_url, reaching
 from cairn.lineage.pins import directory_address
+from cairn.lineage.transfers import SMALL_AT_ONCE
 
 OBJECTS = "files/md5"
 AHEAD = 256  # items
-TRANSFERS = 8  # files in flight at once
 REMOVED_AT_ONCE = 500  # object stores take up to 1,000 names in one request
 A = TypeVar("A")
 B = TypeVar("B")
@@ -85,7 +85,7 @@ def listed_members(data: bytes) -> list[tuple[str, str]]:
 def in_parallel(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """What `work` makes of each item, in order; no more than a window of items is ahead of what was taken."""
     rest = iter(items)
-    with ThreadPoolExecutor(TRANSFERS) as threads:
+    with ThreadPoolExecutor(SMALL_AT_ONCE) as threads:
         ahead = deque(threads.submit(work, item) for item in islice(rest, AHEAD))
         try:
             while ahead:
@@ -131,8 +131,8 @@ class Contents:
         def list_folder(folder: str) -> list[Entry]:
             return list(self._walk_remote(filesystem, root, folder))
 
-        for start in range(0, len(folders), TRANSFERS):  # few at a time: each may hold many
-            for entries in in_parallel(list_folder, folders[start : start + TRANSFERS]):
+        for start in range(0, len(folders), SMALL_AT_ONCE):  # few at a time: each may hold many
+            for entries in in_parallel(list_folder, folders[start : start + SMALL_AT_ONCE]):
                 yield from entries
 
     def entry(self, key: str) -> Entry | None:

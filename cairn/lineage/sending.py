@@ -2,7 +2,7 @@
 
 On this machine a file is read once: hashed while it is written aside in the store, then renamed to its address. To a
 store elsewhere it is hashed first, so that what is there is not sent again; what is then read for sending is hashed
-once more and must be the same. A stream, which can be read only once, goes to `tmp/` there and is copied by the store.
+once more and must be the same. Where bytes could not be taken back, they go to `tmp/` there, and the store copies them.
 """
 
 import uuid
@@ -17,7 +17,7 @@ import fsspec
 from cairn.errors import StoreError
 from cairn.lineage.artifact import File, Member
 from cairn.lineage.fetching import holds
-from cairn.lineage.filesystem import attempt, is_local, open_url, reaching, shown, size_of
+from cairn.lineage.filesystem import attempt, is_local, open_url, shown, size_of
 from cairn.lineage.folder import Folder
 from cairn.lineage.hashing import (
     LARGE,
@@ -53,28 +53,6 @@ def send(url: str, files: list[File], verify: bool, meter: Meter) -> list[Member
         return Folder(url, Path(root)).keep(files, meter)
     uploads = _Uploads(url, filesystem, verify, meter)
     return side_by_side(uploads.send, files, [file.size for file in files])
-
-
-def send_stream(url: str, name: str, source: Readable) -> Member:
-    """Bring what a stream holds into the `files/` of a store, hashed on the way; a member that is called `name`."""
-    filesystem, root = open_url(url)
-    if is_local(filesystem):
-        folder = Folder(url, Path(root))
-        with reaching(url):
-            member = folder.write(name, source, lambda _: None)
-        folder.sync()
-        return member
-    temporary = f"tmp/{uuid.uuid4().hex}"
-    _, path = open_url(url, temporary)
-    try:
-        with reaching(url):
-            hashes = _write_object(filesystem, path, source, 0)
-        member = member_of(name, hashes)
-        _move(url, filesystem, path, open_url(url, address(member.md5))[1])
-        _check_size(url, filesystem, member, name)
-    finally:
-        _forget(filesystem, path)
-    return member
 
 
 @contextmanager

@@ -27,10 +27,10 @@ from cairn.lineage.artifact import Artifact, Member, canonical, files_of, parsed
 from cairn.lineage.collecting import last, wait_until_over
 from cairn.lineage.fetching import fetch, holds, read
 from cairn.lineage.filesystem import aside_of, attempt, bucket_exists, is_local, open_url, reaching, shown, size_of
-from cairn.lineage.hashing import Readable, on_threads
+from cairn.lineage.hashing import on_threads
 from cairn.lineage.pins import address, directory_address, directory_listing, pin_of, read_pin
 from cairn.lineage.remote import default_remote
-from cairn.lineage.sending import send, send_stream
+from cairn.lineage.sending import send
 from cairn.lineage.transfers import SMALL_AT_ONCE, measured
 
 
@@ -88,13 +88,6 @@ class Store:
         if wait_until_over(self, before) and not self._whole(artifact) and self._send(path, verify) != artifact:
             raise StoreError(f"{path}: was changed while it was sent to {self}: send it again")
         return artifact
-
-    def put_stream(self, name: str, source: Readable) -> Member:
-        """Store what a stream holds, hashed while it is written; a member of an artifact, that it is called `name` in.
-
-        It is read once, and no file is needed. Nothing pins it yet: `write_pin` of the artifact does.
-        """
-        return send_stream(self.url, name, source)
 
     def write_pin(self, artifact: Artifact) -> None:
         """Write down what an artifact holds, whether or not its bytes are in this store."""

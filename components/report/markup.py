@@ -5,6 +5,8 @@ what is in style and script, and means the same to an HTML parser. Training text
 anything at all: tags, quotes, control characters, and the marks that turn the reading direction around.
 """
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -48,6 +50,38 @@ def tag(name: str, /, *content: "Markup | str", **attributes: "str | float | Non
 def join(content: "Iterable[Markup | str]") -> Markup:
     """Pieces one after the other."""
     return Markup("".join(piece.text if isinstance(piece, Markup) else escaped(piece) for piece in content))
+
+
+def document(
+    title: str, generator: str, style: Markup, *main: Markup, script: Markup | None = None, **meta: str
+) -> str:
+    """A whole page that fetches nothing.
+
+    Args:
+        generator: the form of the page, for programs.
+        style, script: what alone takes effect: a second wall behind the escaping.
+        meta: further named values for programs.
+    """
+    scripts = f" script-src {_source(script)};" if script else ""
+    policy = f"default-src 'none'; style-src {_source(style)};{scripts} base-uri 'none'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="generator", content=generator),
+        *(tag("meta", name=name.replace("_", "-"), content=value) for name, value in meta.items()),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("title", title),
+        tag("style", style),
+    )
+    body = tag("body", tag("main", *main), *([tag("script", script)] if script else []))
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
+
+
+def _source(content: Markup) -> str:
+    """How a content security policy names a style or script by what is in it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.text.encode()).digest()).decode()}'"
 
 
 def escaped(data: str) -> str:

@@ -1,14 +1,12 @@
 """The page as a whole: its sections in order, its style and script, and the copy that tells more than the artifact."""
 
-import base64
-import hashlib
 import re
 from pathlib import Path
 
 from cairn.errors import ArtifactError
 from components.report import data, origin, samples, scores, training
 from components.report.headline import header, machine
-from components.report.markup import Markup, tag
+from components.report.markup import Markup, document
 from components.report.material import Material
 from components.report.recipe import Report
 from components.report.slots import filled
@@ -22,36 +20,19 @@ HERE = Path(__file__).parent
 def page(section: Report, material: Material) -> str:
     """The whole page as HTML. The same material gives the same bytes; nothing is loaded from anywhere."""
     style, script = Markup(_file("figures.css") + _file("page.css")), Markup(_file("page.js"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="generator", content=FORMAT),
-        tag("meta", name="cairn-checkpoint", content=material.digests["checkpoint"]),
-        # A second wall behind the escaping: nothing but this style and this script takes effect, nothing is fetched.
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; base-uri 'none'",
-        ),
-        tag("title", f"{material.name}: pre-training report"),
-        tag("style", style),
+    return document(
+        f"{material.name}: pre-training report",
+        FORMAT,
+        style,
+        header(material),
+        scores.section(material.scores, section.domains),
+        training.section(material),
+        data.section(material, section.domains),
+        samples.section(material.samples, section.samples),
+        origin.section(material),
+        script=script,
+        cairn_checkpoint=material.digests["checkpoint"],
     )
-    body = tag(
-        "body",
-        tag(
-            "main",
-            header(material),
-            scores.section(material.scores, section.domains),
-            training.section(material),
-            data.section(material, section.domains),
-            samples.section(material.samples, section.samples),
-            origin.section(material),
-        ),
-        tag("script", script),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').text}\n"
 
 
 def with_times(html: str, times: Times | None) -> str:
@@ -81,8 +62,3 @@ def checkpoint_of(html: str) -> str:
 
 def _file(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
-
-
-def _source(content: Markup) -> str:
-    digest = hashlib.sha256(content.text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

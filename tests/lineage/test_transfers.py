@@ -1,7 +1,6 @@
 """Transfers: hashed on the way, healed, resumed, killed at any moment, several at once, in constant memory."""
 
 import hashlib
-import io
 import os
 import random
 import shutil
@@ -16,10 +15,9 @@ import pytest
 
 from cairn.errors import StoreError
 from cairn.lineage import collecting, fetching, filesystem
-from cairn.lineage.artifact import Artifact, Member, digest_of, files_of, read_artifact
+from cairn.lineage.artifact import Member, digest_of, files_of, read_artifact
 from cairn.lineage.pins import address, directory_address
 from cairn.lineage.store import Store
-from tests.lineage.faults import FaultyFileSystem
 
 PUT = "import sys, pathlib; from cairn.lineage.store import Store; store = Store(sys.argv[1]); print(flush=True); "
 GET = PUT + "store.get(sys.argv[2], pathlib.Path(sys.argv[3]))"
@@ -66,38 +64,6 @@ def test_a_file_of_several_parts_goes_to_any_store_and_comes_back(
     store.get(artifact.digest, tmp_path / "copy")
     assert digest_of(tmp_path / "copy") == artifact.digest
     store.put(tmp_path / "file", verify=True)
-
-
-@pytest.mark.parametrize("place", ["folder", "memory", "s3", "faulty"])
-@pytest.mark.parametrize("size", [0, 5, 12 << 20])
-def test_a_stream_is_stored_in_one_reading(
-    place: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    FaultyFileSystem.reset(object_store=False)
-    url = {"folder": str(tmp_path / "store"), "memory": f"memory://{tmp_path.name}", "faulty": "faulty://b"}.get(place)
-    store = Store(url or f"{request.getfixturevalue('s3')}/{tmp_path.name}")
-    data = random.Random(2).randbytes(size)
-    member = store.put_stream("model.bin", io.BytesIO(data))
-    assert (member.path, member.size) == ("model.bin", size)
-    assert member.sha256 == hashlib.sha256(data).hexdigest()
-    assert member.md5 == hashlib.md5(data).hexdigest()
-    artifact = Artifact((member,), is_directory=False)
-    store.write_pin(artifact)
-    assert store.read_member(artifact.digest, "") == data
-    assert store.list("tmp") == []
-
-
-def test_a_stream_that_breaks_leaves_nothing(store: Store, tmp_path: Path) -> None:
-    class Broken(io.BytesIO):
-        def readinto(self, buffer: object) -> int:
-            raise OSError("the source is gone")
-
-    for url in (store.url, f"memory://{tmp_path.name}", "faulty://bucket"):
-        FaultyFileSystem.reset(object_store=True)
-        with pytest.raises(StoreError, match="the source is gone"):
-            Store(url).put_stream("model.bin", Broken())
-        assert Store(url).list("tmp") == []
-        assert Store(url).list("files/md5") == []
 
 
 def test_an_object_that_was_damaged_is_healed_by_the_next_put(store: Store, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from cairn.audit.replay.job import Fetch, Job, Sample, UnavailableError
@@ -19,6 +20,7 @@ from cairn.lineage.attestation import Attestation
 from cairn.lineage.stage import Component
 from cairn.lineage.store import Store
 from cairn.resources import Resources
+from pipelines.stages import NAMES
 
 
 def replay(
@@ -94,32 +96,7 @@ def _section(attested: Attestation) -> object:
 
 def _stage(name: str) -> Callable[[Job], Finding] | None:
     """What replays a stage. Imported when it is asked for: training comes with torch."""
-    if name == "snapshot":
-        from cairn.audit.replay import snapshot
-
-        return snapshot.replay
-    if name == "ingest":
-        from cairn.audit.replay import ingest
-
-        return ingest.replay
-    if name == "tokenize":
-        from cairn.audit.replay import tokenize
-
-        return tokenize.replay
-    if name == "pretrain":
-        from cairn.audit.replay import pretrain
-
-        return pretrain.replay
-    if name == "export":
-        from cairn.audit.replay import export
-
-        return export.replay
-    if name == "evaluate":
-        from cairn.audit.replay import evaluate
-
-        return evaluate.replay
-    if name == "report":
-        from cairn.audit.replay import report
-
-        return report.replay
-    return None
+    if name not in NAMES:
+        return None
+    again: Callable[[Job], Finding] = import_module(f"cairn.audit.replay.{name}").replay
+    return again
