@@ -28,8 +28,15 @@ class Difference:
 def differences(part: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
     """One for each name whose values differ, in the order of `now`; what only `then` has comes last."""
     names = [*now, *(name for name in then if name not in now)]
+    # A null that became a section is told by the keys of the section; one that a section became has none to tell it.
+    unfolded = {name for name, value in then.items() if value is None and name not in now}
+    unfolded = {name for name in unfolded if any(other.startswith(f"{name}.") for other in now)}
     pairs = ((name, then.get(name, Absent.ABSENT), now.get(name, Absent.ABSENT)) for name in names)
-    return tuple(Difference(part, name, before, after) for name, before, after in pairs if before != after)
+    return tuple(
+        Difference(part, name, before, after)
+        for name, before, after in pairs
+        if before != after and name not in unfolded
+    )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
