@@ -118,6 +118,8 @@ def _type(said: Mapping[str, Any], sections: Mapping[str, Any]) -> str:
         return f"list of {len(said['prefixItems'])}: {_type(said['prefixItems'][0], sections)}"
     if said.get("type") == "array":
         return f"list of: {_type(said['items'], sections)}"
+    if "additionalProperties" in said:
+        return f"mapping of names to: {_type(said['additionalProperties'], sections)}"
     return TYPES[said["type"]]
 
 

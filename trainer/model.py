@@ -93,7 +93,7 @@ class Attention(nn.Module):
         self.key = Matrix(shape.kv_heads * shape.head_dim, shape.width)
         self.value = Matrix(shape.kv_heads * shape.head_dim, shape.width)
         self.output = Matrix(shape.width, shape.heads * shape.head_dim)
-        if shape.qk_norm:
+        if shape.qk_norm == "head":
             self.query_norm = Norm(shape.head_dim, shape.norm_eps)
             self.key_norm = Norm(shape.head_dim, shape.norm_eps)
 
@@ -105,7 +105,7 @@ class Attention(nn.Module):
         qkv = F.linear(x, joined).view(*x.shape[:2], h + 2 * k, e)
         qk, value = qkv[:, :, : h + k], qkv[:, :, h + k :]
         # The scale of the scores, 1/sqrt(e), goes with the query: into its norm where there is one.
-        if shape.qk_norm:
+        if shape.qk_norm == "head":
             query_weight = (self.query_norm.weight * e**-0.5).expand(h, e)
             weight = torch.cat((query_weight, self.key_norm.weight.expand(k, e)))
             qk = rotate(rms_norm(qk, weight, shape.norm_eps), cosine, sine)

@@ -132,13 +132,14 @@ class Trainer:
     def _train_step(self, speed: Speed) -> dict[str, Any] | None:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
-        share = recipe.batch // parallel.size
+        batch = recipe.batch_at(self.step)
+        share = batch // parallel.size
         began = time.monotonic()
         inputs, targets = self.batches.rows(self.step, parallel.rank * share, share)
-        speed.count(recipe.batch * recipe.model.context, time.monotonic() - began)
+        speed.count(batch * recipe.model.context, time.monotonic() - began)
         losses = self._backward(torch.from_numpy(inputs), torch.from_numpy(targets))
         stop = self.asked_to_stop or (self.first and self.watch.stale())
-        loss, stop = parallel.combine(self.parameters, recipe.micro_batches, losses, stop)
+        loss, stop = parallel.combine(self.parameters, batch // recipe.micro_batch, losses, stop)
         if stop:
             return None
         norm = clip_(self.parameters, recipe.clip)
@@ -152,7 +153,7 @@ class Trainer:
         self.step += 1
         return {
             "step": self.step,
-            "tokens": self.step * recipe.batch * recipe.model.context,
+            "tokens": recipe.rows_before(self.step) * recipe.model.context,
             "loss": float(loss),
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
@@ -226,7 +227,7 @@ class Trainer:
             "tokenizer": self.tokens.tokenizer,
             "tokens": self.tokens.manifest,
             "step": self.step,
-            "tokens_seen": self.step * recipe.batch * recipe.model.context,
+            "tokens_seen": recipe.rows_before(self.step) * recipe.model.context,
             "parameters": recipe.model.parameters(self.tokens.vocab_size),
             "seed": recipe.seed,
             "precision": recipe.precision,

@@ -90,7 +90,7 @@ def write(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path) ->
 
 def config(shape: ModelShape, manifest: dict[str, Any], dtype: str) -> dict[str, Any]:
     """`config.json`: the Qwen3 class, or Llama when queries and keys are not normalised."""
-    kind, name = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm else ("llama", "LlamaForCausalLM")
+    kind, name = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm == "head" else ("llama", "LlamaForCausalLM")
     return {
         "architectures": [name],
         "model_type": kind,

@@ -18,7 +18,7 @@ def pretrain(
     metrics: Output[Metrics],
     run: str = "",
 ) -> ContainerSpec:
-    """Trains a causal language model on token shards, launched by TorchX."""
+    """Trains a language model, causal or masked, on token shards, launched by TorchX."""
     return container(
         "pretrain",
         recipe,

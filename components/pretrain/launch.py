@@ -115,7 +115,7 @@ def pretrain(
         mesh={"data": resources.processes},
         threads=section.threads,
         parameters=section.model.parameters(opened.vocab_size),
-        tokens_seen=section.steps * section.batch * section.model.context,
+        tokens_seen=section.tokens,
     )
     return interrupted
 

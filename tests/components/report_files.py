@@ -94,7 +94,7 @@ class Files:
             "format": "cairn-checkpoint-v1",
             "model": {
                 "layers": 2, "width": 256, "heads": 4, "kv_heads": 4, "head_dim": 64, "mlp_width": 704, "context": 256,
-                "tied": True, "qk_norm": True, "rope_theta": 10000.0, "norm_eps": 1e-6,
+                "tied": True, "qk_norm": "head", "rope_theta": 10000.0, "norm_eps": 1e-6,
             },
             "parameters": 2_655_744,
             "tokens_seen": steps * 2048,

@@ -46,12 +46,12 @@ SHAPES = {
     "untied": SHAPE.model_copy(update={"tied": False}),
     "one key head": SHAPE.model_copy(update={"kv_heads": 1}),
     "as many key heads, untied, no norm of queries": SHAPE.model_copy(
-        update={"kv_heads": 4, "tied": False, "qk_norm": False}
+        update={"kv_heads": 4, "tied": False, "qk_norm": "none"}
     ),
-    "no norm of queries": SHAPE.model_copy(update={"qk_norm": False}),
+    "no norm of queries": SHAPE.model_copy(update={"qk_norm": "none"}),
     "wide heads": SHAPE.model_copy(update={"head_dim": 16}),
     "another rotary base": SHAPE.model_copy(update={"rope_theta": 500.0}),
-    "another rotary base, no norm of queries": SHAPE.model_copy(update={"rope_theta": 500.0, "qk_norm": False}),
+    "another rotary base, no norm of queries": SHAPE.model_copy(update={"rope_theta": 500.0, "qk_norm": "none"}),
     "another epsilon": SHAPE.model_copy(update={"norm_eps": 0.05}),
 }
 
@@ -78,7 +78,7 @@ def test_the_files_give_the_logits_of_the_trained_model(tmp_path: Path, name: st
     shape = SHAPES[name]
     made = exported(tmp_path, shape=shape)
     config = json.loads((made.folder / "config.json").read_bytes())
-    assert config["architectures"] == ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"]
+    assert config["architectures"] == ["Qwen3ForCausalLM" if shape.qk_norm == "head" else "LlamaForCausalLM"]
     assert type(load_model(made.folder, "eager")).__name__ == config["architectures"][0]
     # transformers 5 reads the second, 4 the first.
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == shape.rope_theta

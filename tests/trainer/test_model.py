@@ -70,7 +70,7 @@ def test_head_and_loss() -> None:
     same(ours, F.cross_entropy(hidden @ head.T, targets), hidden, head)
 
 
-@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": False}, {"kv_heads": 4}])
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": "none"}, {"kv_heads": 4}])
 def test_the_loss_is_the_cross_entropy_of_the_logits(changes: dict[str, object]) -> None:
     model = Transformer(SHAPE.model_copy(update=changes), 50)
     model.initialize(seed=3)
@@ -100,7 +100,7 @@ def test_a_position_sees_neither_what_follows_nor_another_document() -> None:
     assert not torch.equal(model.hidden(earlier)[0, 12:], model.hidden(tokens)[0, 12:])
 
 
-@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": False}, {"kv_heads": 1}])
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": "none"}, {"kv_heads": 1}])
 def test_the_number_of_parameters_is_known_without_building_the_model(changes: dict[str, object]) -> None:
     shape = SHAPE.model_copy(update=changes)
     assert shape.parameters(50) == sum(parameter.numel() for parameter in Transformer(shape, 50).parameters())

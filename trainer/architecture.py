@@ -1,0 +1,114 @@
+"""Which class of Hugging Face holds a shape, so that what is trained can be loaded without remote code.
+
+Asked when a recipe is read: a shape that no class holds is refused before anything is trained. No torch here.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.recipe import ModelShape
+
+CLASSES = {
+    "Qwen3ForCausalLM": {
+        "causal": True,
+        "norm": "rmsnorm",
+        "norm_placement": "pre",
+        "positions": "rope",
+        "qk_norm": "head",
+        "gated": True,
+        "bias": False,
+    },
+    "LlamaForCausalLM": {
+        "causal": True,
+        "norm": "rmsnorm",
+        "norm_placement": "pre",
+        "positions": "rope",
+        "qk_norm": "none",
+        "gated": True,
+    },
+    "Olmo2ForCausalLM": {
+        "causal": True,
+        "norm": "rmsnorm",
+        "norm_placement": "output",
+        "positions": "rope",
+        "qk_norm": "width",
+        "gated": True,
+        "bias": False,
+    },
+    "GPT2LMHeadModel": {
+        "causal": True,
+        "norm": "layernorm",
+        "norm_placement": "pre",
+        "positions": "learned",
+        "qk_norm": "none",
+        "gated": False,
+        "bias": True,
+        "kv_heads": "heads",
+        "head_dim": "width / heads",
+    },
+    "OpenAIGPTLMHeadModel": {
+        "causal": True,
+        "norm": "layernorm",
+        "norm_placement": "post",
+        "positions": "learned",
+        "qk_norm": "none",
+        "activation": "gelu-tanh",
+        "gated": False,
+        "bias": True,
+        "tied": True,
+        "kv_heads": "heads",
+        "head_dim": "width / heads",
+        "mlp_width": "4 × width",
+    },
+    "ModernBertForMaskedLM": {
+        "causal": False,
+        "norm": "layernorm",
+        "norm_placement": "pre",
+        "positions": "rope",
+        "qk_norm": "none",
+        "gated": True,
+        "bias": False,
+        "tied": True,
+        "kv_heads": "heads",
+        "head_dim": "width / heads",
+    },
+    "BertForMaskedLM": {
+        "causal": False,
+        "norm": "layernorm",
+        "norm_placement": "post",
+        "positions": "learned",
+        "qk_norm": "none",
+        "gated": False,
+        "bias": True,
+        "tied": True,
+        "kv_heads": "heads",
+        "head_dim": "width / heads",
+    },
+}
+"""For each class, what a shape must be; what is not named is free."""
+
+
+def class_of(shape: "ModelShape") -> str:
+    """The name of the class that holds a shape.
+
+    Raises ValueError when none does; the text names the nearest class and what keeps the shape from it.
+    """
+    likely = [name for name, wanted in CLASSES.items() if wanted["causal"] == shape.causal]
+    name, faults = min(((name, list(_faults(shape, name))) for name in likely), key=lambda found: len(found[1]))
+    if faults:
+        raise ValueError(
+            f"no class of Hugging Face holds this model, so that it could not be exported; for {name}, the nearest, "
+            f"set {', '.join(faults)}"
+        )
+    return name
+
+
+def _faults(shape: "ModelShape", name: str) -> Iterator[str]:
+    """What to set so that the class holds the shape."""
+    wanted = {"heads": shape.heads, "width / heads": shape.width / shape.heads, "4 × width": 4 * shape.width}
+    for key, value in CLASSES[name].items():
+        asked = wanted[value] if isinstance(value, str) and value in wanted else value
+        if getattr(shape, key) != asked:
+            yield f"{key}: {json.dumps(asked)}".replace('"', "")
