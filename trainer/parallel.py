@@ -11,6 +11,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from trainer.recipe import Layout
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -18,12 +21,31 @@ TIMEOUT = timedelta(minutes=30)
 class Parallel:
     """This process among all. With one process no communication takes place."""
 
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, strict: bool, layout: Layout | None = None) -> None:
+        """Join the others.
+
+        Args:
+            layout: how the model is spread; None keeps the whole of it in every process.
+        """
+        layout = layout or Layout()
         self.strict = strict
+        self.layout = layout
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = _device()
+        self.data_size = self.size // layout.tensor
+        """Processes, or groups of them that share every matrix product, with rows of their own."""
+        self.data_rank = self.rank // layout.tensor
+        """Which rows are of this process: the share `data_rank` of `data_size` of every step."""
+        self.shard = self.data_size if layout.shard == "all" else layout.shard
+        self.mesh: DeviceMesh | None = None
+        """Of all processes, (replicate, shard, tensor); None where the whole model is in every process."""
         if self.size > 1:
-            dist.init_process_group("gloo", timeout=TIMEOUT)
+            backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(backend, timeout=TIMEOUT)
+        if self.shard > 1 or layout.tensor > 1:
+            sizes = (self.data_size // self.shard, self.shard, layout.tensor)
+            self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
 
     def close(self) -> None:
         """Leave the group."""
@@ -70,6 +92,15 @@ class Parallel:
         while len(parts) > 1:
             parts = [parts[index] + parts[index + 1] for index in range(0, len(parts), 2)]
         return parts[0]
+
+
+def _device() -> torch.device:
+    """The GPU of this process, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 class TreeSum:

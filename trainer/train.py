@@ -72,7 +72,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
-        self.parallel = Parallel(strict=recipe.mode == "strict")
+        self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
         self.model.initialize(recipe.seed)
@@ -133,9 +133,9 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
-        share = batch // parallel.size
+        share = batch // parallel.data_size
         began = time.monotonic()
-        inputs, targets = self.batches.rows(self.step, parallel.rank * share, share)
+        inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
         losses = self._backward(torch.from_numpy(inputs), torch.from_numpy(targets))
         stop = self.asked_to_stop or (self.first and self.watch.stale())
