@@ -52,36 +52,29 @@ class Parallel:
         if self.size > 1:
             dist.destroy_process_group()
 
-    def combine(
-        self, parameters: Sequence[nn.Parameter], micro_batches: int, loss: Tensor, stop: bool
-    ) -> tuple[Tensor, bool]:
-        """Make every gradient the mean over all micro-batches of the step.
+    def combine(self, parameters: Sequence[nn.Parameter], totals: Tensor, stop: bool) -> tuple[Tensor, bool]:
+        """Make every gradient the mean over all targets of the step.
 
         Args:
             parameters: their gradients hold the sums over this process' micro-batches.
-            micro_batches: in the whole step, over all processes.
-            loss: sum of this process' micro-batch losses.
+            totals: (n,) fp32, the sums over this process' micro-batches of whatever is counted; the second is the
+                number of targets.
             stop: whether this process was asked to stop.
 
         Returns:
-            The mean loss, and whether any process was asked to stop. They travel with the gradients.
+            The totals of all processes, and whether any of them was asked to stop. They travel with the gradients.
         """
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.size > 1:
-            grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            flag = torch.tensor([float(stop)])
-            flat = torch.cat([*(grad.flatten() for grad in grads), loss.reshape(1), flag])
+            flat = torch.cat([*(grad.flatten() for grad in grads), totals, torch.tensor([float(stop)])])
             flat = self._sum(flat)
             offset = 0
             for grad in grads:
                 grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
                 offset += grad.numel()
-            loss, stop = flat[-2], bool(flat[-1] > 0)
-        if micro_batches > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(micro_batches)
-            loss = loss / micro_batches
-        return loss, stop
+            totals, stop = flat[offset:-1], bool(flat[-1] > 0)
+        torch._foreach_div_(grads, totals[1])
+        return totals, stop
 
     def _sum(self, flat: Tensor) -> Tensor:
         if not self.strict:
