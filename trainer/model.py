@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import attend, head_loss, rms_norm, rotate, swiglu
+from trainer.kernels import attend, rms_norm, rotate, swiglu
 from trainer.recipe import ModelShape
 
 
@@ -45,14 +45,6 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits, fp32, (batch, time, vocabulary), for tokens (batch, time) int64; time is at most the context."""
         return F.linear(self.hidden(tokens), self.head_weight()).float()
-
-    def loss(self, tokens: Tensor, targets: Tensor, document: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy in nats over all positions; all arguments (batch, time) int64.
-
-        document: numbers the documents of a row; no position looks into another document.
-        """
-        hidden = self.hidden(tokens, document).flatten(0, 1)
-        return head_loss(hidden, self.head_weight(), targets.flatten())
 
     def hidden(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
         """What the head sees: (batch, time, width) in the compute dtype."""
