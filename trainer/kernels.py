@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+IGNORED = -100  # the target of a position that nothing is learned from; PyTorch's own convention
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
 
 
@@ -64,12 +65,30 @@ def reach(document: Tensor | None, causal: bool) -> Tensor | None:
     return document
 
 
-def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats, of `hidden @ head.T` against `targets`; the gradient is found on the way forward.
+def head_loss(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy, in nats, of `hidden @ head.T + bias` against `targets`; the gradient is found on the way
+    forward.
 
-    hidden: (n, width) and head: (vocabulary, width) in one dtype; targets: (n,) int64. Returns an fp32 scalar.
+    hidden: (n, width), head: (vocabulary, width) and bias: (vocabulary,) in one dtype; targets: (n,) int64, `IGNORED`
+    where nothing is learned.
+
+    Args:
+        z_loss: weight of log²Z, added to the sum for every target; Z is the normaliser of the softmax (PaLM, arXiv
+            2204.02311, section 5).
+        chunk: positions whose logits are held at once; None holds all.
+
+    Returns:
+        The sum, an fp32 scalar to be differentiated, and the cross-entropy of each target, (n,) fp32, which is not: 0
+        where ignored, and without the z-loss.
     """
-    return _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-any-return,no-untyped-call]
+    return _HeadLoss.apply(hidden, head, targets, bias, z_loss, chunk)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -185,19 +204,77 @@ class _Attend(torch.autograd.Function):
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        rows, vocabulary = hidden.shape[0], head.shape[0]
-        p = torch.softmax(F.linear(hidden, head), -1)
-        # A flat index: scatter on (n, vocabulary) costs as much as the softmax.
-        at = torch.arange(rows, device=p.device) * vocabulary + targets
-        flat = p.view(-1)
-        loss = -flat[at].float().clamp_min(torch.finfo(torch.float32).tiny).log().mean()
-        flat.index_fill_(0, at, 0.0)
-        flat.index_copy_(0, at, -p.sum(-1))  # p(target) - 1, exact also where p(target) is near 1
-        ctx.save_for_backward((p @ head).div_(rows), (p.mT @ hidden).div_(rows))
-        return loss
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        z_loss: float,
+        chunk: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        parts = zip(torch.split(hidden, chunk or len(hidden)), torch.split(targets, chunk or len(targets)), strict=True)
+        nats, squares, by_hidden = [], [], []
+        by_head: Tensor | None = None
+        by_bias: Tensor | None = None
+        for x, y in parts:
+            losses, log_z, p = _softmax_minus_target(x, head, y, bias, z_loss)
+            valid = (y != IGNORED).to(p.dtype)[:, None]
+            # Where nothing is learned the rows of `p` are not wiped: it is as large as the logits, and `x` is not.
+            by_hidden.append((p @ head).mul_(valid))
+            by_head = _add(by_head, p.mT @ (x * valid), chunk)
+            if bias is not None:
+                by_bias = _add(by_bias, (p.mT @ valid).flatten(), chunk)
+            nats.append(losses)
+            if log_z is not None:
+                squares.append(log_z.square() * valid.flatten())
+        each = torch.cat(nats)
+        total = each.sum()
+        if squares:
+            total = total + z_loss * torch.cat(squares).sum()
+        ctx.save_for_backward(
+            torch.cat(by_hidden) if len(by_hidden) > 1 else by_hidden[0],
+            by_head.to(head.dtype),  # type: ignore[union-attr]
+            None if by_bias is None else by_bias.to(head.dtype),
+        )
+        ctx.mark_non_differentiable(each)
+        return total, each
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        by_hidden, by_head = ctx.saved_tensors
-        return by_hidden * grad, by_head * grad, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None, None, None]:
+        by_hidden, by_head, by_bias = ctx.saved_tensors
+        return by_hidden * grad, by_head * grad, None, None if by_bias is None else by_bias * grad, None, None
+
+
+def _softmax_minus_target(
+    x: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, z_loss: float
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Cross-entropy of each row, 0 where ignored; log Z where it is asked for; the gradient of the sum by the logits,
+    but for the rows that are ignored, which hold anything finite."""
+    rows, vocabulary = x.shape[0], head.shape[0]
+    logits = F.linear(x, head, bias)
+    largest = logits.amax(-1).float() if z_loss else None
+    p = torch.softmax(logits, -1)
+    del logits
+    # log Z = largest logit - log(its probability): two reads of what is there, and no second exponential.
+    log_z = None if largest is None else largest - p.amax(-1).float().log()
+    # A flat index: scatter on (n, vocabulary) costs as much as the softmax.
+    at = torch.arange(rows, device=p.device) * vocabulary + targets.clamp_min(0)
+    flat = p.view(-1)
+    likely = flat[at]
+    losses = -likely.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    flat.index_fill_(0, at, 0.0)
+    by_target = -p.sum(-1)  # p(target) - 1, exact also where p(target) is near 1
+    if log_z is not None:
+        slope = (2 * z_loss * log_z).to(p.dtype)  # of z_loss * log²Z, by log Z
+        p.mul_((1 + slope)[:, None])
+        by_target += slope * likely
+    flat.index_copy_(0, at, by_target)
+    return losses.masked_fill_(targets == IGNORED, 0.0), log_z, p
+
+
+def _add(total: Tensor | None, part: Tensor, chunk: int | None) -> Tensor:
+    """A sum over chunks, in fp32; of one part, the part itself."""
+    if total is None:
+        return part if chunk is None else part.float()
+    return total.add_(part)

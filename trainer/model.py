@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import activate, attend, head_loss, layer_norm, reach, rms_norm, rotate, swiglu
+from trainer.kernels import activate, attend, layer_norm, reach, rms_norm, rotate, swiglu
 from trainer.recipe import ModelShape
 
 
@@ -51,17 +51,6 @@ class Transformer(nn.Module):
         """Logits, fp32, (batch, time, vocabulary), for tokens (batch, time) int64; time is at most the context."""
         return self.logits(self.hidden(tokens, document))
 
-    def loss(self, tokens: Tensor, targets: Tensor, document: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy in nats over all positions; all arguments (batch, time) int64.
-
-        document: numbers the documents of a row; no position looks into another document.
-        """
-        hidden = self.predictor(self.hidden(tokens, document)).flatten(0, 1)
-        if self.logit_bias is not None:
-            logits = F.linear(hidden, self.head_weight(), self.logit_bias.to(hidden.dtype))
-            return F.cross_entropy(logits.float(), targets.flatten())
-        return head_loss(hidden, self.head_weight(), targets.flatten())
-
     def hidden(self, tokens: Tensor, document: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """What comes out of the blocks, normalised: (batch, time, width) in the compute dtype.
 
@@ -87,13 +76,16 @@ class Transformer(nn.Module):
         return hidden if self.transform is None else self.transform(hidden)
 
     def head_weight(self) -> Tensor:
-        """The output head in the compute dtype, (vocabulary, width); `logit_bias`, where there is one, is added."""
+        """The output head in the compute dtype, (vocabulary, width)."""
         return (self.embedding if self.head is None else self.head).weight.to(self.dtype)
+
+    def head_bias(self) -> Tensor | None:
+        """What a bidirectional model adds to its logits, in the compute dtype, (vocabulary,)."""
+        return None if self.logit_bias is None else self.logit_bias.to(self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits, fp32, (…, vocabulary), of `hidden` (…, width)."""
-        bias = None if self.logit_bias is None else self.logit_bias.to(self.dtype)
-        return F.linear(self.predictor(hidden), self.head_weight(), bias).float()
+        return F.linear(self.predictor(hidden), self.head_weight(), self.head_bias()).float()
 
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the rotary angles, (…, time, 1, head_dim / 2). No buffer: a model that is built on the
