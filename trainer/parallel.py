@@ -42,7 +42,7 @@ class Parallel:
         self.shard = self.data_size if layout.shard == "all" else layout.shard
         self.mesh: DeviceMesh | None = None
         """Of all processes, (replicate, shard, tensor); None where the whole model is in every process."""
-        if self.size > 1:
+        if self.size > 1 and not dist.is_initialized():
             backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, timeout=TIMEOUT)
         if self.shard > 1 or layout.tensor > 1:

@@ -1,4 +1,4 @@
-"""The model over a mesh of processes: sharded weights, recomputed activations, compiled blocks; and its state put together.
+"""The model over a mesh of processes: sharded weights, recomputed activations, compiled blocks; its state put together.
 
 Sharded by FSDP2, block by block (arXiv 2304.11277): a process keeps its part of the weights, their gradients and the
 optimizer's state, gathers a block before it is used and lets go of it after. Weights stay fp32; where matrices are
@@ -16,9 +16,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from trainer.tensor import split
 from trainer.model import Transformer
 from trainer.recipe import Training
+from trainer.tensor import split
 
 aten = torch.ops.aten
 # What selective checkpointing keeps: products with weights. Scores of attention are products too, but larger than what
@@ -68,8 +68,8 @@ def _shard(model: Transformer, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in (model, *model.blocks):
         # Sums: they are divided once, by the targets of the whole step.
-        module.set_gradient_divide_factor(1.0)  # type: ignore[operator,union-attr]
-        module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator,union-attr]
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(model, "hidden")
 
 
@@ -108,7 +108,7 @@ def own(tensor: Tensor) -> Tensor:
 
 def full(part: Tensor) -> Tensor:
     """The whole of a tensor that may be spread. All processes must ask together."""
-    return part.detach().full_tensor() if isinstance(part, DTensor) else part.detach()
+    return part.full_tensor().detach() if isinstance(part, DTensor) else part.detach()
 
 
 def gathered(state: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:

@@ -142,11 +142,11 @@ class _Scatter(torch.autograd.Function):
 
 
 def _gathered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    return collectives.wait_tensor(collectives.all_gather_tensor(x.contiguous(), SEQUENCE, group))
+    return _done(collectives.all_gather_single(x.contiguous(), SEQUENCE, group))
 
 
 def _scattered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    return collectives.wait_tensor(collectives.reduce_scatter_tensor(x.contiguous(), "sum", SEQUENCE, group))
+    return _done(collectives.reduce_scatter_single(x.contiguous(), "sum", SEQUENCE, group))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -204,4 +204,8 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _summed(x: Tensor, how: str, group: dist.ProcessGroup) -> Tensor:
-    return collectives.wait_tensor(collectives.all_reduce(x, how, group))
+    return _done(collectives.all_reduce(x, how, group))
+
+
+def _done(x: Tensor) -> Tensor:
+    return collectives.wait_tensor(x)  # type: ignore[no-any-return,no-untyped-call]
