@@ -81,7 +81,7 @@ class Transformer(nn.Module):
         seen = reach(document, self.shape.causal)
         for block in self.blocks:
             x = block(x, rope, seen)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else self.norm(x)  # type: ignore[no-any-return]
 
     def predictor(self, hidden: Tensor) -> Tensor:
         """What the head multiplies, (…, width): `hidden` itself, or what a bidirectional model makes of it first."""

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 
 from trainer.kernels import IGNORED, local
-from trainer.model import Transformer
+from trainer.model import MLP, Attention, Transformer
 
 ROWS = ("query", "key", "value", "gate", "up")  # split by rows, with their biases
 COLUMNS = ("output", "down")  # split by columns
@@ -44,11 +44,10 @@ def split(model: Transformer, mesh: DeviceMesh) -> None:
     _replace(model.embedding, ours.look_up)
     if model.positions is not None:
         _replace(model.positions, ours.place)
-    for block in model.blocks:
-        for module in (block.attention, block.mlp):
+    for module in model.modules():
+        if isinstance(module, Attention | MLP):
             _replace(module, ours.on_whole_sequence)
-        for matrix in (block.attention.output, block.mlp.down):
-            _replace(matrix, ours.multiply_columns)
+            _replace(module.output if isinstance(module, Attention) else module.down, ours.multiply_columns)
     hidden = model.hidden
     model.hidden = lambda *args, **kwargs: ours.gather(hidden(*args, **kwargs))  # type: ignore[method-assign]
     model.head_loss = ours.head_loss
