@@ -18,6 +18,7 @@ from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.lease import Watch
+from trainer.loss import Examples, documents, loss, totals
 from trainer.manifest import FORMAT
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
@@ -69,11 +70,11 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
-        self.parallel = Parallel(strict=recipe.mode == "strict")
+        self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
         self.model.initialize(recipe.seed)
-        self.loss = torch.compile(self.model.loss) if recipe.compile else self.model.loss
+        self.loss = torch.compile(loss) if recipe.compile else loss
         self.optimizers = Optimizers(recipe.optimizer, self.model)
         self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
         self.parameters = list(self.model.parameters())
@@ -139,19 +140,22 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
-        share = batch // parallel.size
+        share = batch // parallel.data_size
         began = time.monotonic()
-        inputs, targets = self.batches.rows(self.step, parallel.rank * share, share)
+        inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        losses = self._backward(torch.from_numpy(inputs), torch.from_numpy(targets))
+        tokens = torch.from_numpy(inputs)
+        document = documents(tokens, self.tokens.end_of_text) if recipe.document_mask else None
+        sums = self._backward(Examples(tokens, torch.from_numpy(targets), document=document))
         stop = self.asked_to_stop or (self.first and self.watch.stale())
-        loss, stop = parallel.combine(self.parameters, batch // recipe.micro_batch, losses, stop)
+        sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
             return None
+        nats = sums[0] / sums[1]
         norm = clip_(self.parameters, recipe.clip)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not (math.isfinite(nats) and math.isfinite(norm)):
             raise StageError(
-                f"step {self.step}: the loss is {float(loss)} and the gradient norm {float(norm)}: training diverged; "
+                f"step {self.step}: the loss is {float(nats)} and the gradient norm {float(norm)}: training diverged; "
                 "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
             )
         factor = rate(recipe.schedule, self.step, recipe.steps)
@@ -160,31 +164,27 @@ class Trainer:
         return {
             "step": self.step,
             "tokens": recipe.rows_before(self.step) * recipe.model.context,
-            "loss": float(loss),
+            "loss": float(nats),
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
         }
 
-    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Gradients of this process' rows, summed over its micro-batches; the sum of their losses."""
-        size = self.recipe.micro_batch
-        document = (inputs == self.tokens.end_of_text).cumsum(1) if self.recipe.document_mask else None
-        if len(inputs) == size:
-            loss = self.loss(inputs, targets, document)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
+    def _backward(self, examples: Examples) -> torch.Tensor:
+        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
+        recipe, size = self.recipe, self.recipe.micro_batch
         sums = TreeSum()
-        for start in range(0, len(inputs), size):
-            rows = slice(start, start + size)
-            loss = self.loss(inputs[rows], targets[rows], None if document is None else document[rows])
-            loss.backward()  # type: ignore[no-untyped-call]
-            sums.add([loss.detach().reshape(1), *(p.grad for p in self.parameters if p.grad is not None)])
+        for start in range(0, len(examples.tokens), size):
+            losses = self.loss(self.model, examples.rows(start, start + size), recipe.z_loss, recipe.loss_chunk)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            if len(examples.tokens) == size:
+                return totals(losses)
+            sums.add([totals(losses), *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
                 parameter.grad = None
         total, *grads = sums.total()
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = grad
-        return total[0]
+        return total
 
     def _resume(self) -> tuple[int, int]:
         """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
@@ -239,6 +239,7 @@ class Trainer:
             "model": recipe.model.model_dump(mode="json"),
             "vocab_size": self.tokens.vocab_size,
             "end_of_text": self.tokens.end_of_text,
+            **({} if recipe.masked is None else {"mask": self.tokens.mask}),
             "tokenizer": self.tokens.tokenizer,
             "tokens": self.tokens.manifest,
             "step": self.step,
