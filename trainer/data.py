@@ -131,6 +131,15 @@ class Batches:
         epoch, index = divmod(step * self.batch + row, self.windows)
         return permute(index, self.windows, key(self.seed, epoch)) * self.context
 
+    def documents_of(self, step: int, first: int, count: int) -> list[str]:
+        """The numbers of all documents that rows of a step take tokens from."""
+        found: dict[str, None] = {}
+        for row in range(first, first + count):
+            start = self.position(step, row)
+            one, last = np.searchsorted(self.split.document_ends, [start, start + self.context], side="right").tolist()
+            found.update(dict.fromkeys(str(number) for number in range(one, last + 1)))
+        return list(found)
+
     def rows(self, step: int, first: int, count: int) -> tuple[Ids, Ids]:
         """Inputs and targets, each (count, context) int64, of `count` rows of a step from row `first`."""
         starts = [self.position(step, row) for row in range(first, first + count)]
