@@ -4,7 +4,7 @@ import json
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable
 from cairn.progress import progress
+from trainer.batches import Batches, Rows
 from trainer.checkpoint import (
     check_kept,
     hand_over_kept,
@@ -22,16 +23,18 @@ from trainer.checkpoint import (
     save_weights,
     weights_of,
 )
-from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
 from trainer.lease import Watch
+from trainer.loader import Loader
 from trainer.manifest import FORMAT
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
+from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.recipe import Training
 from trainer.schedule import rate
+from trainer.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Trainer:
         self.model.initialize(recipe.seed)
         self.loss = torch.compile(self.model.loss) if recipe.compile else self.model.loss
         self.optimizers = Optimizers(recipe.optimizer, self.model)
-        self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
+        self.batches = Batches(recipe, self.tokens.train, self.tokens.end_of_text)
+        self.loader = Loader(self.batches, recipe, torch.device("cpu"), self.parallel.rank, self.parallel.size)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
         self.asked_to_stop = False
@@ -86,6 +90,9 @@ class Trainer:
         """sha256 of the states that were kept, by step."""
         self.step, self.logged = self._resume()
         self.resumed_at = self.step
+        if self.first:
+            for line in told(self.batches.order.drawn(recipe.steps)):
+                print(f"pretrain: {line}", flush=True)
 
     def fit(self) -> bool:
         """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
@@ -119,6 +126,7 @@ class Trainer:
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
             self._keep(log)
@@ -133,11 +141,10 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
-        share = batch // parallel.size
         began = time.monotonic()
-        inputs, targets = self.batches.rows(self.step, parallel.rank * share, share)
+        rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        losses = self._backward(torch.from_numpy(inputs), torch.from_numpy(targets))
+        losses = self._backward(rows)
         stop = self.asked_to_stop or (self.first and self.watch.stale())
         loss, stop = parallel.combine(self.parameters, batch // recipe.micro_batch, losses, stop)
         if stop:
@@ -159,18 +166,17 @@ class Trainer:
             "lr": recipe.optimizer.lr * factor,
         }
 
-    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _backward(self, rows: Rows) -> torch.Tensor:
         """Gradients of this process' rows, summed over its micro-batches; the sum of their losses."""
         size = self.recipe.micro_batch
-        document = (inputs == self.tokens.end_of_text).cumsum(1) if self.recipe.document_mask else None
-        if len(inputs) == size:
-            loss = self.loss(inputs, targets, document)
+        if len(rows) == size:
+            loss = self.loss(rows.tokens[:, :-1], rows.tokens[:, 1:], rows.document)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         sums = TreeSum()
-        for start in range(0, len(inputs), size):
-            rows = slice(start, start + size)
-            loss = self.loss(inputs[rows], targets[rows], None if document is None else document[rows])
+        for start in range(0, len(rows), size):
+            part = rows.part(start, start + size)
+            loss = self.loss(part.tokens[:, :-1], part.tokens[:, 1:], part.document)
             loss.backward()  # type: ignore[no-untyped-call]
             sums.add([loss.detach().reshape(1), *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
@@ -228,6 +234,7 @@ class Trainer:
             "tokens": self.tokens.manifest,
             "step": self.step,
             "tokens_seen": recipe.rows_before(self.step) * recipe.model.context,
+            "domains": {name: asdict(each) for name, each in self.batches.order.drawn(self.step).items()},
             "parameters": recipe.model.parameters(self.tokens.vocab_size),
             "seed": recipe.seed,
             "precision": recipe.precision,
