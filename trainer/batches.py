@@ -1,16 +1,19 @@
-"""The rows of every step, read: what `Order` says, from the shards."""
+"""The rows of every step: what `Order` says, read from the shards, and masked for a model that is to guess."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.loss import Examples
+from trainer.masking import Vocabulary, mask
 from trainer.order import Order
 from trainer.permutation import Ids
 from trainer.recipe import Training
-from trainer.tokens import Runs, Split
+from trainer.tokens import Runs, Split, Tokens
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Rows:
     """Sequences of one step, n of them. The width is that of `tokens`."""
 
     tokens: Tensor
-    """(n, context + 1) of a causal model, whose targets are the inputs moved by one; (n, context) of a masked one.
-    int64."""
+    """(n, context + 1) int64 of a causal model, whose targets are the inputs moved by one; (n, context) of a masked
+    one, masked already."""
     document: Tensor | None
     """(n, context) int32: the number in the row of the document that a position belongs to; the end-of-text token
     before a document belongs to it. None where there is no document mask."""
@@ -27,30 +30,56 @@ class Rows:
     """(n, width) int16: the domain of each token, an index into `Batches.domains`."""
     number: Tensor
     """(n,) int64: the number of each row, counted through the training."""
+    at: Tensor | None = None
+    """(n, k) int64: the masked places of each row; None of a causal model."""
+    targets: Tensor | None = None
+    """(n, k) int64: the tokens that were there."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def part(self, start: int, stop: int) -> "Rows":
         """Rows from `start` up to `stop`, not copied."""
-        document = None if self.document is None else self.document[start:stop]
-        return Rows(self.tokens[start:stop], document, self.domain[start:stop], self.number[start:stop])
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def to(self, device: torch.device) -> "Rows":
+        """On a device, tokens as int64; pinned memory is copied without waiting for it."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, tokens=moved.tokens.long())
+
+    def pin(self) -> "Rows":
+        """In memory that a GPU reads by itself."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def examples(self) -> Examples:
+        """What the model is asked about these rows."""
+        if self.at is not None and self.targets is not None:
+            return Examples(self.tokens, self.targets, self.at, self.document)
+        return Examples(self.tokens[:, :-1], self.tokens[:, 1:], None, self.document)
+
+    def domain_of_targets(self) -> Tensor:
+        """The domain of every target, in the shape of `Examples.targets`."""
+        return self.domain[:, 1:] if self.at is None else self.domain.gather(1, self.at)
+
+    def _each(self, work: Callable[[Tensor], Tensor]) -> "Rows":
+        changed = {name: work(tensor) for name, tensor in vars(self).items() if tensor is not None}
+        return replace(self, **changed)
 
 
 class Batches:
     """The rows of a training, from the train split."""
 
-    def __init__(self, training: Training, split: Split, end_of_text: int) -> None:
+    def __init__(self, training: Training, tokens: Tokens) -> None:
         """Raises StageError or ArtifactError as `Order` and `Split.domains` do."""
-        self.split = split
-        self.end_of_text = end_of_text
+        self.split = split = tokens.train
         self.context = training.model.context
         streams = split.streams(mixed=bool(training.mixture))
         self.order = Order(training, streams)
         self.width = self.context + self.order.overlap
         self.domains = tuple(split.domains)
         """What domain numbers in `Rows` mean."""
-        self._mask = training.document_mask
+        self._training = training
+        self._tokens = tokens
         self._runs = [streams[name] for name in self.order.domains]
         self._edges, self._domain_after = _edges(split)
 
@@ -59,9 +88,23 @@ class Batches:
 
         Raises ArtifactError when a shard is cut short or cannot be read.
         """
+        rows = self.raw(step, first, count)
+        return replace(rows, tokens=rows.tokens.long())
+
+    def raw(self, step: int, first: int, count: int) -> Rows:
+        """As `rows`, with the tokens in the dtype of the shards, which makes them a quarter as large."""
         numbers = np.arange(count) + self.order.number(step, first)
-        raw = np.empty((count, self.width), self.split.dtype)
-        return self.finish(numbers, raw, self.fill(numbers, raw))
+        tokens = np.empty((count, self.width), self.split.dtype)
+        domain = torch.from_numpy(self.fill(numbers, tokens))
+        document = torch.from_numpy(self.documents(tokens)) if self._training.document_mask else None
+        number, masking = torch.from_numpy(numbers), self._training.masked
+        if masking is None:
+            return Rows(torch.from_numpy(tokens), document, domain, number)
+        assert self._tokens.mask is not None, "refused by `preflight.check`"
+        vocabulary = Vocabulary(self._tokens.vocab_size, self._tokens.end_of_text, self._tokens.mask)
+        masked = mask(masking, vocabulary, self._training.seed, step, first, tokens.astype(np.int64))
+        inputs = torch.from_numpy(masked.inputs)
+        return Rows(inputs, document, domain, number, torch.from_numpy(masked.at), torch.from_numpy(masked.targets))
 
     def fill(self, numbers: Ids, out: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.int16]:
         """Read the tokens of numbered rows into (n, width), in the dtype of the shards; the domain of each token."""
@@ -75,15 +118,9 @@ class Batches:
             self._tell_domains(which, column, start, length, domains)
         return domains
 
-    def finish(self, numbers: Ids, raw: npt.NDArray[np.unsignedinteger], domains: npt.NDArray[np.int16]) -> Rows:
-        """What `fill` made, as tensors."""
-        tokens = torch.from_numpy(raw.astype(np.int64))
-        document = torch.from_numpy(self.documents(raw)) if self._mask else None
-        return Rows(tokens, document, torch.from_numpy(domains), torch.from_numpy(numbers))
-
     def documents(self, raw: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.int32]:
         """See `Rows.document`. raw: (n, width)."""
-        return np.cumsum(raw[:, : self.context] == self.end_of_text, axis=1, dtype=np.int32)
+        return np.cumsum(raw[:, : self.context] == self._tokens.end_of_text, axis=1, dtype=np.int32)
 
     def position(self, step: int, row: int, at: int = 0) -> tuple[int, int]:
         """Where the token `at` of a row comes from: the number of its document in the train split, and the offset.

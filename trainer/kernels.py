@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+IGNORED = -100  # the target of a position that nothing is learned from; PyTorch's own convention
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
 
 
@@ -35,21 +36,59 @@ def swiglu(gate_and_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_and_up)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, document: Tensor | None = None) -> Tensor:
-    """Causal softmax attention; the query is scaled already.
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """LayerNorm over the last dimension (arXiv 1607.06450). x: (..., d) in fp32 or bf16; weight, bias: (d,) fp32."""
+    return F.layer_norm(x, weight.shape, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), eps)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """The activation of an MLP by its name in the recipe."""
+    if activation == "silu":
+        return F.silu(x)
+    if activation == "relu2":
+        return F.relu(x).square()
+    return F.gelu(x, approximate="tanh" if activation == "gelu-tanh" else "none")
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, document: Tensor | None = None, causal: bool = True) -> Tensor:
+    """Softmax attention; the query is scaled already.
 
     query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e); document: (batch, time), the number of the
-    document that a position belongs to, beyond which it does not look. Returns (batch, time, heads * e).
+    document that a position belongs to, beyond which it does not look; causal: nor does it look at what follows.
+    Returns (batch, time, heads * e).
     """
-    return _Attend.apply(query, key, value, document)  # type: ignore[no-any-return,no-untyped-call]
+    return _Attend.apply(query, key, value, document, causal)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats, of `hidden @ head.T` against `targets`; the gradient is found on the way forward.
+def reach(document: Tensor | None, causal: bool) -> Tensor | None:
+    """What `attend` takes for its `document`, made once for all blocks."""
+    return document
 
-    hidden: (n, width) and head: (vocabulary, width) in one dtype; targets: (n,) int64. Returns an fp32 scalar.
+
+def head_loss(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy, in nats, of `hidden @ head.T + bias` against `targets`; the gradient is found on the way
+    forward.
+
+    hidden: (n, width), head: (vocabulary, width) and bias: (vocabulary,) in one dtype; targets: (n,) int64, `IGNORED`
+    where nothing is learned.
+
+    Args:
+        z_loss: weight of log²Z, added to the sum for every target; Z is the normaliser of the softmax (PaLM, arXiv
+            2204.02311, section 5).
+        chunk: positions whose logits are held at once; None holds all.
+
+    Returns:
+        The sum, an fp32 scalar to be differentiated, and the cross-entropy of each target, (n,) fp32, which is not: 0
+        where ignored, and without the z-loss.
     """
-    return _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-any-return,no-untyped-call]
+    return _HeadLoss.apply(hidden, head, targets, bias, z_loss, chunk)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -104,11 +143,11 @@ class _SwiGLU(torch.autograd.Function):
 
 
 class _Attend(torch.autograd.Function):
-    """By blocks of queries, each against the keys up to its last: half the work of the full square, and on a CPU two
-    to three times as fast as the fused kernel at these lengths."""
+    """By blocks of queries, each against the keys up to its last (half the work of the full square), or, where it may
+    look ahead, against all: on a CPU two to three times as fast as the fused kernel at these lengths."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, document: Tensor | None) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, document: Tensor | None, causal: bool) -> Tensor:
         batch, time, heads, e = query.shape
         kv = key.shape[2]
         group = heads // kv
@@ -119,22 +158,24 @@ class _Attend(torch.autograd.Function):
         probabilities = []
         for start in range(0, time, QUERY_BLOCK):
             stop = min(start + QUERY_BLOCK, time)
+            end = stop if causal else time
             block = q[:, :, :, start:stop].reshape(batch * kv, group * (stop - start), e)
-            scores = torch.bmm(block, k[:, :stop].mT).view(batch * kv, group, stop - start, stop)
-            later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
-            scores[..., start:].masked_fill_(later, float("-inf"))
+            scores = torch.bmm(block, k[:, :end].mT).view(batch * kv, group, stop - start, end)
+            if causal:
+                later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
+                scores[..., start:].masked_fill_(later, float("-inf"))
             if document is not None:
-                other = document[:, start:stop, None] != document[:, None, :stop]
-                by_document = scores.view(batch, kv, group, stop - start, stop)
+                other = document[:, start:stop, None] != document[:, None, :end]
+                by_document = scores.view(batch, kv, group, stop - start, end)
                 by_document.masked_fill_(other[:, None, None], float("-inf"))
-            p = torch.softmax(scores, -1).view(batch * kv, group * (stop - start), stop)
+            p = torch.softmax(scores, -1).view(batch * kv, group * (stop - start), end)
             probabilities.append(p)
-            out[:, :, :, start:stop] = torch.bmm(p, v[:, :stop]).view(batch, kv, group, stop - start, e)
+            out[:, :, :, start:stop] = torch.bmm(p, v[:, :end]).view(batch, kv, group, stop - start, e)
         ctx.save_for_backward(q, k, v, *probabilities)
         return out.permute(0, 3, 1, 2, 4).reshape(batch, time, heads * e)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, *probabilities = ctx.saved_tensors
         batch, kv, group, time, e = q.shape
         g = grad.view(batch, time, kv, group, e).permute(0, 2, 3, 1, 4).contiguous()
@@ -146,35 +187,94 @@ class _Attend(torch.autograd.Function):
         for index, p in enumerate(probabilities):
             start = index * QUERY_BLOCK
             stop = min(start + QUERY_BLOCK, time)
+            end = p.shape[-1]
             rows = group * (stop - start)
             block = q[:, :, :, start:stop].reshape(batch * kv, rows, e)
             block_grad = g[:, :, :, start:stop].reshape(batch * kv, rows, e)
-            by_v[:, :stop] += torch.bmm(p.mT, block_grad)
-            by_scores = torch._softmax_backward_data(torch.bmm(block_grad, v[:, :stop].mT), p, -1, q.dtype)
-            by_q[:, :, :, start:stop] = torch.bmm(by_scores, k[:, :stop]).view(batch, kv, group, stop - start, e)
-            by_k[:, :stop] += torch.bmm(by_scores.mT, block)
+            by_v[:, :end] += torch.bmm(p.mT, block_grad)
+            by_scores = torch._softmax_backward_data(torch.bmm(block_grad, v[:, :end].mT), p, -1, q.dtype)
+            by_q[:, :, :, start:stop] = torch.bmm(by_scores, k[:, :end]).view(batch, kv, group, stop - start, e)
+            by_k[:, :end] += torch.bmm(by_scores.mT, block)
 
         def back(x: Tensor) -> Tensor:
             return x.to(q.dtype).view(batch, kv, time, e).transpose(1, 2)
 
-        return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v), None
+        return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v), None, None
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        rows, vocabulary = hidden.shape[0], head.shape[0]
-        p = torch.softmax(F.linear(hidden, head), -1)
-        # A flat index: scatter on (n, vocabulary) costs as much as the softmax.
-        at = torch.arange(rows, device=p.device) * vocabulary + targets
-        flat = p.view(-1)
-        loss = -flat[at].float().clamp_min(torch.finfo(torch.float32).tiny).log().mean()
-        flat.index_fill_(0, at, 0.0)
-        flat.index_copy_(0, at, -p.sum(-1))  # p(target) - 1, exact also where p(target) is near 1
-        ctx.save_for_backward((p @ head).div_(rows), (p.mT @ hidden).div_(rows))
-        return loss
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        z_loss: float,
+        chunk: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        parts = zip(torch.split(hidden, chunk or len(hidden)), torch.split(targets, chunk or len(targets)), strict=True)
+        nats, squares, by_hidden = [], [], []
+        by_head: Tensor | None = None
+        by_bias: Tensor | None = None
+        for x, y in parts:
+            losses, log_z, p = _softmax_minus_target(x, head, y, bias, z_loss)
+            valid = (y != IGNORED).to(p.dtype)[:, None]
+            # Where nothing is learned the rows of `p` are not wiped: it is as large as the logits, and `x` is not.
+            by_hidden.append((p @ head).mul_(valid))
+            by_head = _add(by_head, p.mT @ (x * valid), chunk)
+            if bias is not None:
+                by_bias = _add(by_bias, (p.mT @ valid).flatten(), chunk)
+            nats.append(losses)
+            if log_z is not None:
+                squares.append(log_z.square() * valid.flatten())
+        each = torch.cat(nats)
+        total = each.sum()
+        if squares:
+            total = total + z_loss * torch.cat(squares).sum()
+        ctx.save_for_backward(
+            torch.cat(by_hidden) if len(by_hidden) > 1 else by_hidden[0],
+            by_head.to(head.dtype),  # type: ignore[union-attr]
+            None if by_bias is None else by_bias.to(head.dtype),
+        )
+        ctx.mark_non_differentiable(each)
+        return total, each
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        by_hidden, by_head = ctx.saved_tensors
-        return by_hidden * grad, by_head * grad, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None, None, None]:
+        by_hidden, by_head, by_bias = ctx.saved_tensors
+        return by_hidden * grad, by_head * grad, None, None if by_bias is None else by_bias * grad, None, None
+
+
+def _softmax_minus_target(
+    x: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, z_loss: float
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Cross-entropy of each row, 0 where ignored; log Z where it is asked for; the gradient of the sum by the logits,
+    but for the rows that are ignored, which hold anything finite."""
+    rows, vocabulary = x.shape[0], head.shape[0]
+    logits = F.linear(x, head, bias)
+    largest = logits.amax(-1).float() if z_loss else None
+    p = torch.softmax(logits, -1)
+    del logits
+    # log Z = largest logit - log(its probability): two reads of what is there, and no second exponential.
+    log_z = None if largest is None else largest - p.amax(-1).float().log()
+    # A flat index: scatter on (n, vocabulary) costs as much as the softmax.
+    at = torch.arange(rows, device=p.device) * vocabulary + targets.clamp_min(0)
+    flat = p.view(-1)
+    likely = flat[at]
+    losses = -likely.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    flat.index_fill_(0, at, 0.0)
+    by_target = -p.sum(-1)  # p(target) - 1, exact also where p(target) is near 1
+    if log_z is not None:
+        slope = (2 * z_loss * log_z).to(p.dtype)  # of z_loss * log²Z, by log Z
+        p.mul_((1 + slope)[:, None])
+        by_target += slope * likely
+    flat.index_copy_(0, at, by_target)
+    return losses.masked_fill_(targets == IGNORED, 0.0), log_z, p
+
+
+def _add(total: Tensor | None, part: Tensor, chunk: int | None) -> Tensor:
+    """A sum over chunks, in fp32; of one part, the part itself."""
+    if total is None:
+        return part if chunk is None else part.float()
+    return total.add_(part)

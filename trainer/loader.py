@@ -2,7 +2,6 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import torch
 
 from trainer.batches import Batches, Rows
@@ -40,7 +39,7 @@ class Loader:
         rows = ahead[1].result() if ahead is not None and ahead[0] == step else self._read(step)
         if step + 1 < self._training.steps:
             self._ahead = step + 1, self._thread.submit(self._read, step + 1)
-        return rows if self._device.type == "cpu" else self._sent(rows)
+        return rows.to(self._device)
 
     def close(self) -> None:
         """End the thread; what it was reading is dropped."""
@@ -50,20 +49,4 @@ class Loader:
         share = self._training.batch_at(step) // self._size
         if self._device.type == "cpu":
             return self._batches.rows(step, self._rank * share, share)
-        # Tokens travel in the shards' own dtype, a quarter of int64, from memory that the device can read by itself.
-        batches = self._batches
-        numbers = np.arange(share) + batches.order.number(step, self._rank * share)
-        kind = torch.uint16 if batches.split.dtype.itemsize == 2 else torch.uint32
-        tokens = torch.empty((share, batches.width), dtype=kind, pin_memory=True)
-        raw = tokens.numpy()
-        domain = torch.from_numpy(batches.fill(numbers, raw)).pin_memory()
-        document = torch.from_numpy(batches.documents(raw)).pin_memory() if self._training.document_mask else None
-        return Rows(tokens, document, domain, torch.from_numpy(numbers).pin_memory())
-
-    def _sent(self, rows: Rows) -> Rows:
-        """Copied to the device without waiting for it: PyTorch frees pinned memory when the copy is done."""
-        tokens, domain, number = (
-            each.to(self._device, non_blocking=True) for each in (rows.tokens, rows.domain, rows.number)
-        )
-        document = None if rows.document is None else rows.document.to(self._device, non_blocking=True)
-        return Rows(tokens.long(), document, domain, number)
+        return self._batches.raw(step, self._rank * share, share).pin()

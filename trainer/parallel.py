@@ -11,6 +11,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from trainer.recipe import Layout
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -18,48 +21,60 @@ TIMEOUT = timedelta(minutes=30)
 class Parallel:
     """This process among all. With one process no communication takes place."""
 
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, strict: bool, layout: Layout | None = None) -> None:
+        """Join the others.
+
+        Args:
+            layout: how the model is spread; None keeps the whole of it in every process.
+        """
+        layout = layout or Layout()
         self.strict = strict
+        self.layout = layout
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = _device()
+        self.data_size = self.size // layout.tensor
+        """Processes, or groups of them that share every matrix product, with rows of their own."""
+        self.data_rank = self.rank // layout.tensor
+        """Which rows are of this process: the share `data_rank` of `data_size` of every step."""
+        self.shard = self.data_size if layout.shard == "all" else layout.shard
+        self.mesh: DeviceMesh | None = None
+        """Of all processes, (replicate, shard, tensor); None where the whole model is in every process."""
         if self.size > 1:
-            dist.init_process_group("gloo", timeout=TIMEOUT)
+            backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(backend, timeout=TIMEOUT)
+        if self.shard > 1 or layout.tensor > 1:
+            sizes = (self.data_size // self.shard, self.shard, layout.tensor)
+            self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
 
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1:
             dist.destroy_process_group()
 
-    def combine(
-        self, parameters: Sequence[nn.Parameter], micro_batches: int, loss: Tensor, stop: bool
-    ) -> tuple[Tensor, bool]:
-        """Make every gradient the mean over all micro-batches of the step.
+    def combine(self, parameters: Sequence[nn.Parameter], totals: Tensor, stop: bool) -> tuple[Tensor, bool]:
+        """Make every gradient the mean over all targets of the step.
 
         Args:
             parameters: their gradients hold the sums over this process' micro-batches.
-            micro_batches: in the whole step, over all processes.
-            loss: sum of this process' micro-batch losses.
+            totals: (n,) fp32, the sums over this process' micro-batches of whatever is counted; the second is the
+                number of targets.
             stop: whether this process was asked to stop.
 
         Returns:
-            The mean loss, and whether any process was asked to stop. They travel with the gradients.
+            The totals of all processes, and whether any of them was asked to stop. They travel with the gradients.
         """
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.size > 1:
-            grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            flag = torch.tensor([float(stop)])
-            flat = torch.cat([*(grad.flatten() for grad in grads), loss.reshape(1), flag])
+            flat = torch.cat([*(grad.flatten() for grad in grads), totals, torch.tensor([float(stop)])])
             flat = self._sum(flat)
             offset = 0
             for grad in grads:
                 grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
                 offset += grad.numel()
-            loss, stop = flat[-2], bool(flat[-1] > 0)
-        if micro_batches > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(micro_batches)
-            loss = loss / micro_batches
-        return loss, stop
+            totals, stop = flat[offset:-1], bool(flat[-1] > 0)
+        torch._foreach_div_(grads, totals[1])
+        return totals, stop
 
     def _sum(self, flat: Tensor) -> Tensor:
         if not self.strict:
@@ -70,6 +85,15 @@ class Parallel:
         while len(parts) > 1:
             parts = [parts[index] + parts[index + 1] for index in range(0, len(parts), 2)]
         return parts[0]
+
+
+def _device() -> torch.device:
+    """The GPU of this process, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 class TreeSum:

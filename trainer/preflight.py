@@ -13,10 +13,15 @@ def check(training: Training, tokens: Tokens, processes: int) -> Order:
     """Refuse a run that cannot work, before anything is started; the order of its rows.
 
     Raises:
-        StageError: too few tokens for a batch or, of a domain, for a sequence; a domain that is not there; processes
-            that cannot share a step; or no C++ compiler to compile with.
+        StageError: too few tokens for a batch or, of a domain, for a sequence; a domain that is not there; no mask
+            token where tokens are to be masked; processes that cannot share a step; or no C++ compiler to compile with.
         ArtifactError: the table beside a shard is damaged.
     """
+    if training.masked is not None and tokens.mask is None:
+        raise StageError(
+            "the tokens have no mask token, with which a bidirectional model learns: set tokenize.mask_token, such as "
+            "to <|mask|>, or pretrain.model.causal: true"
+        )
     context = training.model.context
     needed = training.batch * context + (1 if training.model.causal else 0)
     if len(tokens.train) < needed:

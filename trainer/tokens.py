@@ -236,6 +236,8 @@ class Tokens:
     development: Split
     vocab_size: int
     end_of_text: int
+    mask: int | None
+    """The token that stands for a masked one; None where the tokenizer has none."""
     tokenizer: str
     """sha256 of the tokenizer.json that made it."""
     manifest: str
@@ -280,10 +282,15 @@ class Tokens:
                 raise ArtifactError(f"{name}: is of format {said['format']!r}; this trainer reads {FORMAT}")
             dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[said["dtype"]])
             splits = {split: Split(locate, split, dtype, said["splits"][split]["shards"]) for split in SPLITS}
+            vocab_size, end_of_text, mask = int(said["vocab_size"]), int(said["end_of_text"]), said.get("mask")
+            beyond = [one for one in (end_of_text, mask) if one is not None and not 0 <= one < vocab_size]
+            if beyond:
+                raise ArtifactError(f"{name}: a special token has id {beyond[0]}, beyond vocab_size {vocab_size}")
             return cls(
                 **splits,
-                vocab_size=int(said["vocab_size"]),
-                end_of_text=int(said["end_of_text"]),
+                vocab_size=vocab_size,
+                end_of_text=end_of_text,
+                mask=mask,
                 tokenizer=str(said["tokenizer"]),
                 manifest=hashlib.sha256(text).hexdigest(),
             )

@@ -13,7 +13,7 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable
 from cairn.progress import progress
-from trainer.batches import Batches, Rows
+from trainer.batches import Batches
 from trainer.checkpoint import (
     check_kept,
     hand_over_kept,
@@ -26,6 +26,7 @@ from trainer.checkpoint import (
 from trainer.evaluate import Development
 from trainer.lease import Watch
 from trainer.loader import Loader
+from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
@@ -75,14 +76,15 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
-        self.parallel = Parallel(strict=recipe.mode == "strict")
+        self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
         self.model.initialize(recipe.seed)
-        self.loss = torch.compile(self.model.loss) if recipe.compile else self.model.loss
+        self.loss = torch.compile(loss) if recipe.compile else loss
         self.optimizers = Optimizers(recipe.optimizer, self.model)
-        self.batches = Batches(recipe, self.tokens.train, self.tokens.end_of_text)
-        self.loader = Loader(self.batches, recipe, torch.device("cpu"), self.parallel.rank, self.parallel.size)
+        self.batches = Batches(recipe, self.tokens)
+        parallel = self.parallel
+        self.loader = Loader(self.batches, recipe, torch.device("cpu"), parallel.data_rank, parallel.data_size)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
         self.asked_to_stop = False
@@ -144,15 +146,16 @@ class Trainer:
         began = time.monotonic()
         rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        losses = self._backward(rows)
+        sums = self._backward(rows.examples())
         stop = self.asked_to_stop or (self.first and self.watch.stale())
-        loss, stop = parallel.combine(self.parameters, batch // recipe.micro_batch, losses, stop)
+        sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
             return None
+        nats = sums[0] / sums[1]
         norm = clip_(self.parameters, recipe.clip)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not (math.isfinite(nats) and math.isfinite(norm)):
             raise StageError(
-                f"step {self.step}: the loss is {float(loss)} and the gradient norm {float(norm)}: training diverged; "
+                f"step {self.step}: the loss is {float(nats)} and the gradient norm {float(norm)}: training diverged; "
                 "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
             )
         factor = rate(recipe.schedule, self.step, recipe.steps)
@@ -161,30 +164,27 @@ class Trainer:
         return {
             "step": self.step,
             "tokens": recipe.rows_before(self.step) * recipe.model.context,
-            "loss": float(loss),
+            "loss": float(nats),
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
         }
 
-    def _backward(self, rows: Rows) -> torch.Tensor:
-        """Gradients of this process' rows, summed over its micro-batches; the sum of their losses."""
-        size = self.recipe.micro_batch
-        if len(rows) == size:
-            loss = self.loss(rows.tokens[:, :-1], rows.tokens[:, 1:], rows.document)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
+    def _backward(self, examples: Examples) -> torch.Tensor:
+        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
+        recipe, size = self.recipe, self.recipe.micro_batch
         sums = TreeSum()
-        for start in range(0, len(rows), size):
-            part = rows.part(start, start + size)
-            loss = self.loss(part.tokens[:, :-1], part.tokens[:, 1:], part.document)
-            loss.backward()  # type: ignore[no-untyped-call]
-            sums.add([loss.detach().reshape(1), *(p.grad for p in self.parameters if p.grad is not None)])
+        for start in range(0, len(examples.tokens), size):
+            losses = self.loss(self.model, examples.rows(start, start + size), recipe.z_loss, recipe.loss_chunk)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            if len(examples.tokens) == size:
+                return totals(losses)
+            sums.add([totals(losses), *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
                 parameter.grad = None
         total, *grads = sums.total()
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = grad
-        return total[0]
+        return total
 
     def _resume(self) -> tuple[int, int]:
         """Take up the newest sound checkpoint in the work folder: the step to go on from, and the bytes of its log."""
@@ -230,6 +230,7 @@ class Trainer:
             "model": recipe.model.model_dump(mode="json"),
             "vocab_size": self.tokens.vocab_size,
             "end_of_text": self.tokens.end_of_text,
+            **({} if recipe.masked is None else {"mask": self.tokens.mask}),
             "tokenizer": self.tokens.tokenizer,
             "tokens": self.tokens.manifest,
             "step": self.step,

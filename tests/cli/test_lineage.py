@@ -291,7 +291,7 @@ def counted_by_hand(project: Project, origins: set[str]) -> tuple[int, int]:
     marked = [row["document"] in ids for row in table for _ in range(row["length"])]
     opened = Tokens.open(tokens)
     training = Training.model_validate_json(json.dumps(project.recipe()["pretrain"]))
-    batches = Batches(training, opened.train, opened.end_of_text)
+    batches = Batches(training, opened)
     drawn = 0
     for step in range(training.steps):
         for row in range(training.batch):

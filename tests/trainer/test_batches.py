@@ -24,7 +24,7 @@ RAMP = (Ramp(until=2, batch=4),)
 
 
 def batches_of(tokens: Tokens, **recipe: Any) -> Batches:
-    return Batches(training(**recipe), tokens.train, tokens.end_of_text)
+    return Batches(training(**recipe), tokens)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     texts = [random.integers(1, 64, random.integers(0, 30)).tolist() for _ in range(50)]
     domains = [("even", "odd")[int(each)] for each in np.cumsum(random.random(50) < 0.4) % 2]
     root = tmp_path_factory.mktemp("mixed")
-    return Tokens.open(write_tokens(root, {"train": texts, "development": [[1]]}, shards=3, domains=domains))
+    documents = {"train": texts, "development": [[1]]}
+    return Tokens.open(write_tokens(root, documents, vocab_size=65, shards=3, domains=domains, mask=64))
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -42,7 +43,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 def test_a_row_is_made_of_the_tokens_at_its_positions(tokens: Tokens, causal: bool, mixture: Any) -> None:
     batches = batches_of(tokens, causal=causal, mixture=mixture, batch_ramp=RAMP, batch=6)
     stream = tokens.train.read(0, len(tokens.train))
-    names = {name: set() for name in batches.domains}
+    names: dict[str, set[int]] = {name: set() for name in batches.domains}
     for name, runs in tokens.train.domains.items():
         for start, length in zip(runs.starts.tolist(), np.diff(runs.begins).tolist(), strict=True):
             names[name].update(range(start, start + length))
@@ -50,15 +51,24 @@ def test_a_row_is_made_of_the_tokens_at_its_positions(tokens: Tokens, causal: bo
         rows = batches.rows(step, 0, 4)
         assert rows.tokens.shape == (4, 17 if causal else 16)
         assert rows.tokens.dtype == torch.int64
+        guessed = torch.zeros_like(rows.tokens)
+        if not causal:
+            assert rows.at is not None
+            assert rows.targets is not None
+            guessed.scatter_(1, rows.at, rows.targets)
+            assert torch.equal(rows.domain_of_targets(), rows.domain.gather(1, rows.at))
         for row in range(4):
             assert int(rows.number[row]) == min(step, 2) * 4 + max(step - 2, 0) * 6 + row
             for at in range(rows.tokens.shape[1]):
                 document, offset = batches.position(step, row, at)
                 place = tokens.train.document(document)[0] + offset
-                assert int(rows.tokens[row, at]) == stream[place]
+                assert stream[place] in (int(rows.tokens[row, at]), int(guessed[row, at]))
                 assert place in names[batches.domains[int(rows.domain[row, at])]]
         assert rows.document is not None
         assert torch.equal(rows.document, (rows.tokens[:, :16] == 0).cumsum(1, dtype=torch.int32))
+        examples = rows.examples()
+        assert torch.equal(examples.tokens, rows.tokens[:, :16])
+        assert torch.equal(examples.targets, rows.tokens[:, 1:]) if causal else examples.targets is rows.targets
     assert batches_of(tokens, document_mask=False).rows(0, 0, 1).document is None
 
 
@@ -144,13 +154,12 @@ def test_the_batch_is_the_same_for_any_number_of_processes_and_micro_batches_and
     tokens: Tokens, processes: int, micro_batch: int
 ) -> None:
     recipe = training(steps=9, batch=8, micro_batch=micro_batch, batch_ramp=(Ramp(until=3, batch=8),), mixture=PHASES)
-    whole = Batches(recipe, tokens.train, tokens.end_of_text)
+    whole = Batches(recipe, tokens)
     expected = [joined([whole.rows(step, 0, 8)]) for step in range(9)]
     begin = int(np.random.default_rng(processes).integers(0, 8))
     for steps in (range(9), range(begin, 9), (5, 2, 2, 8)):
         loaders = [
-            Loader(Batches(recipe, tokens.train, 0), recipe, torch.device("cpu"), rank, processes)
-            for rank in range(processes)
+            Loader(Batches(recipe, tokens), recipe, torch.device("cpu"), rank, processes) for rank in range(processes)
         ]
         for step in steps:
             parts = []
@@ -167,7 +176,7 @@ def test_what_cannot_be_read_is_told_when_its_step_is_asked_for(tmp_path: Path) 
     root = counting(tmp_path)
     tokens = Tokens.open(root)
     recipe = training(steps=50, batch=2)
-    loader = Loader(Batches(recipe, tokens.train, 0), recipe, torch.device("cpu"), 0, 1)
+    loader = Loader(Batches(recipe, tokens), recipe, torch.device("cpu"), 0, 1)
     loader.take(0)
     os.truncate(root / "train" / "00000.bin", 64)
     with pytest.raises(ArtifactError, match=r"00000\.bin: ends before byte \d+: the shard was cut short"):

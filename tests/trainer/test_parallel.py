@@ -32,13 +32,13 @@ def take_part(rank: int, size: int, port: int, answer: Connection) -> None:
     parallel = Parallel(strict=True)
     parameter = nn.Parameter(torch.zeros(1))
     parameter.grad = own.clone()
-    loss, _ = parallel.combine([parameter], len(PARTS), own, stop=False)
+    totals, _ = parallel.combine([parameter], torch.cat((own, torch.tensor([float(share)]))), stop=False)
     parallel.close()
-    answer.send((float(parameter.grad), float(loss)))
+    answer.send((float(parameter.grad), float(totals[0]), float(totals[1])))
 
 
-def combined(size: int) -> list[tuple[float, float]]:
-    """Gradient and loss in every one of `size` processes."""
+def combined(size: int) -> list[tuple[float, float, float]]:
+    """Gradient, loss and number of targets in every one of `size` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,4 +62,4 @@ def test_a_sum_is_taken_in_pairs() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_gradients_are_summed_in_pairs_whatever_the_number_of_processes(size: int) -> None:
-    assert combined(size) == [(0.0, 0.0)] * size
+    assert combined(size) == [(0.0, 0.0, 4.0)] * size

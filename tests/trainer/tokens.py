@@ -18,11 +18,13 @@ def write_tokens(
     vocab_size: int = 64,
     shards: int = 1,
     domains: list[str] | None = None,
+    mask: int | None = None,
 ) -> Path:
     """A tokens artifact; `documents` holds the ids of each document of a split, without end-of-text.
 
     Args:
         shards: of the train split, to which documents are dealt in order; every other split has one.
+        mask: the mask token, where there is one.
         domains: of the train documents; otherwise they are of two domains in turn.
     """
     splits = {}
@@ -59,6 +61,7 @@ def write_tokens(
         "dtype": "uint16",
         "vocab_size": vocab_size,
         "end_of_text": END,
+        **({} if mask is None else {"mask": mask}),
         "tokenizer": "0" * 64,
         "splits": splits,
     }
