@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,13 @@ def test_the_documents_of_rows_are_named(tokens: Tokens) -> None:
 # The loader
 
 
+@dataclass
+class Mine:
+    data_rank: int = 0
+    data_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
 def joined(parts: list[Rows]) -> list[list[Any]]:
     return [
         torch.cat([each for part in parts if (each := getattr(part, name)) is not None]).tolist()
@@ -158,9 +166,7 @@ def test_the_batch_is_the_same_for_any_number_of_processes_and_micro_batches_and
     expected = [joined([whole.rows(step, 0, 8)]) for step in range(9)]
     begin = int(np.random.default_rng(processes).integers(0, 8))
     for steps in (range(9), range(begin, 9), (5, 2, 2, 8)):
-        loaders = [
-            Loader(Batches(recipe, tokens), recipe, torch.device("cpu"), rank, processes) for rank in range(processes)
-        ]
+        loaders = [Loader(Batches(recipe, tokens), recipe, Mine(rank, processes)) for rank in range(processes)]
         for step in steps:
             parts = []
             for loader in loaders:
@@ -176,7 +182,7 @@ def test_what_cannot_be_read_is_told_when_its_step_is_asked_for(tmp_path: Path) 
     root = counting(tmp_path)
     tokens = Tokens.open(root)
     recipe = training(steps=50, batch=2)
-    loader = Loader(Batches(recipe, tokens), recipe, torch.device("cpu"), 0, 1)
+    loader = Loader(Batches(recipe, tokens), recipe, Mine())
     loader.take(0)
     os.truncate(root / "train" / "00000.bin", 64)
     with pytest.raises(ArtifactError, match=r"00000\.bin: ends before byte \d+: the shard was cut short"):
