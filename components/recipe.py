@@ -1,5 +1,7 @@
 """The whole recipe: one section for each stage. `params.yaml` is the recipe in force."""
 
+from pydantic import model_validator
+
 from cairn.recipe import Section
 from components.evaluate.recipe import Evaluate
 from components.export.recipe import Export
@@ -20,3 +22,12 @@ class Recipe(Section):
     export: Export
     evaluate: Evaluate
     report: Report
+
+    @model_validator(mode="after")
+    def _a_masked_model_has_a_mask_token(self) -> "Recipe":
+        if self.pretrain.masked is not None and self.tokenize.mask_token is None:
+            raise ValueError(
+                "pretrain.model.causal: false learns masked tokens, and tokenize.mask_token names none: set it, such "
+                "as to <|mask|>"
+            )
+        return self

@@ -74,6 +74,8 @@ class Tokens:
     development: Split
     vocab_size: int
     end_of_text: int
+    mask: int | None
+    """The token that stands for a masked one; None where the tokenizer has none."""
     tokenizer: str
     """sha256 of the tokenizer.json that made it."""
     manifest: str
@@ -92,10 +94,15 @@ class Tokens:
             splits = {
                 name: Split(root, name, dtype, said["splits"][name]["shards"]) for name in ("train", "development")
             }
+            vocab_size, end_of_text, mask = int(said["vocab_size"]), int(said["end_of_text"]), said.get("mask")
+            beyond = [one for one in (end_of_text, mask) if one is not None and not 0 <= one < vocab_size]
+            if beyond:
+                raise ArtifactError(f"{path}: a special token has id {beyond[0]}, beyond vocab_size {vocab_size}")
             return cls(
                 **splits,
-                vocab_size=int(said["vocab_size"]),
-                end_of_text=int(said["end_of_text"]),
+                vocab_size=vocab_size,
+                end_of_text=end_of_text,
+                mask=mask,
                 tokenizer=str(said["tokenizer"]),
                 manifest=hashlib.sha256(text).hexdigest(),
             )
@@ -158,8 +165,14 @@ def check(training: Training, tokens: Tokens, processes: int) -> None:
     """Refuse a run that cannot work, before anything is started.
 
     Raises:
-        StageError: too few tokens for a batch, processes that cannot share a step, or no C++ compiler to compile with.
+        StageError: too few tokens for a batch, no mask token where tokens are to be masked, processes that cannot share
+            a step, or no C++ compiler to compile with.
     """
+    if training.masked is not None and tokens.mask is None:
+        raise StageError(
+            "the tokens have no mask token, with which a bidirectional model learns: set tokenize.mask_token, such as "
+            "to <|mask|>, or pretrain.model.causal: true"
+        )
     context = training.model.context
     needed = training.batch * context + 1
     if len(tokens.train) < needed:

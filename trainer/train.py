@@ -224,6 +224,7 @@ class Trainer:
             "model": recipe.model.model_dump(mode="json"),
             "vocab_size": self.tokens.vocab_size,
             "end_of_text": self.tokens.end_of_text,
+            **({} if recipe.masked is None else {"mask": self.tokens.mask}),
             "tokenizer": self.tokens.tokenizer,
             "tokens": self.tokens.manifest,
             "step": self.step,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cairn.errors import SourceError, StageError
 from components.ingest.documents import read_split
-from components.tokenize.encoding import load
+from components.tokenize.encoding import load, mask_of
 from components.tokenize.recipe import Tokenize
 
 # GPT-2's pattern (Radford et al. 2019); llama.cpp knows it by the name "gpt-2".
@@ -24,7 +24,7 @@ def train(section: Tokenize, documents: Path) -> bytes:
 
     Raises:
         StageError: the text does not support a vocabulary of that size, or none of it may be used.
-        SourceError: the end-of-text token is one that ordinary text spells.
+        SourceError: the end-of-text token, or the mask token, is one that ordinary text spells.
     """
     texts, size = sample(documents, section.train_bytes)
     print(f"tokenize: training a tokenizer on {size / 1e6:.1f} MB", file=sys.stderr, flush=True)
@@ -38,7 +38,7 @@ def train(section: Tokenize, documents: Path) -> bytes:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=section.vocab_size,
-        special_tokens=[section.end_of_text],
+        special_tokens=[section.end_of_text, *_mask(section)],
         # Every byte has a token, whether or not the sample has it: no text is ever unknown.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -51,7 +51,7 @@ def train(section: Tokenize, documents: Path) -> bytes:
             f"tokens: set it to {supported} or less, or add text"
         )
     data = f"{tokenizer.to_str(pretty=True)}\n".encode()
-    load(data, section.end_of_text, "the trained tokenizer")
+    _check(section, data, "the trained tokenizer")
     return data
 
 
@@ -59,7 +59,8 @@ def given(section: Tokenize) -> bytes:
     """The `tokenizer.json` that the recipe names.
 
     Raises:
-        SourceError: it is missing, is no tokenizer, is not the one that the recipe means, or has no end-of-text token.
+        SourceError: it is missing, is no tokenizer, is not the one that the recipe means, or lacks the end-of-text
+            token or the mask token.
     """
     path = Path(str(section.tokenizer))
     name = f"tokenize.tokenizer: {path}"
@@ -70,7 +71,7 @@ def given(section: Tokenize) -> bytes:
     digest = hashlib.sha256(data).hexdigest()
     if digest != section.tokenizer_sha256:
         raise SourceError(f"{name}: has sha256 {digest}, tokenize.tokenizer_sha256 says otherwise")
-    load(data, section.end_of_text, name)
+    _check(section, data, name)
     return data
 
 
@@ -92,6 +93,17 @@ def sample(documents: Path, limit: int) -> tuple[Iterator[str], int]:
     if not size and total[-1]:
         raise StageError(f"tokenize.train_bytes is {limit}, less than one document has: raise it")
     return (record["text"] for record in read_split(documents, "train") if _draw(record) < chosen), size
+
+
+def _mask(section: Tokenize) -> list[AddedToken]:
+    # A token holds the space before its word, and the mask stands for the token: in "a <|mask|>" it takes the space.
+    return [] if section.mask_token is None else [AddedToken(section.mask_token, special=True, lstrip=True)]
+
+
+def _check(section: Tokenize, data: bytes, name: str) -> None:
+    tokenizer, _ = load(data, section.end_of_text, name)
+    if section.mask_token is not None:
+        mask_of(tokenizer, section.mask_token, name)
 
 
 def _draw(record: dict[str, Any]) -> int:

@@ -40,6 +40,26 @@ def load(data: bytes, end_of_text: str, name: str) -> tuple[Tokenizer, int]:
     return tokenizer, int(end)
 
 
+def mask_of(tokenizer: Tokenizer, mask_token: str, name: str) -> int:
+    """The id of the token that stands for a masked one.
+
+    Raises:
+        SourceError: the tokenizer has no such token, or text can spell it.
+    """
+    mask = tokenizer.token_to_id(mask_token)
+    if mask is None:
+        raise SourceError(
+            f"{name}: has no token {mask_token!r}: set tokenize.mask_token to the one that it has, or let tokenize "
+            "train a tokenizer (tokenizer: null)"
+        )
+    if mask in encode(tokenizer, mask_token):
+        raise SourceError(
+            f"{name}: a text that spells {mask_token!r} would be masked there: set tokenize.mask_token to a token that "
+            "the tokenizer lists as special and that is no word"
+        )
+    return int(mask)
+
+
 def ordinary(data: bytes, name: str) -> Tokenizer:
     """The tokenizer in the bytes of a `tokenizer.json`. Raises SourceError when it is none."""
     try:

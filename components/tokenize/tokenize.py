@@ -28,7 +28,7 @@ from cairn.lineage.artifact import readable, remove, written_aside
 from cairn.shards import map_shards
 from components.ingest.documents import read_shard, shards
 from components.tokenize.bpe import given, train
-from components.tokenize.encoding import encode, gives_back, load
+from components.tokenize.encoding import encode, gives_back, load, mask_of
 from components.tokenize.recipe import Tokenize
 
 SPLITS = ("train", "development")
@@ -109,6 +109,7 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
         "dtype": dtype,
         "vocab_size": vocab_size,
         "end_of_text": end,
+        **({} if section.mask_token is None else {"mask": mask_of(loaded, section.mask_token, "tokenizer.json")}),
         "tokenizer": hashlib.sha256(data).hexdigest(),
         "splits": {split: {"shards": said[split]} for split in SPLITS},
     }

@@ -383,6 +383,47 @@ def test_a_given_tokenizer_without_a_token_to_end_documents_is_told_which_key_to
     assert f"a text that spells '{END_OF_TEXT}' would end a document there" in told
 
 
+# A mask token
+
+MASK = "<|mask|>"
+
+
+def test_a_trained_tokenizer_gets_a_mask_token_that_no_text_spells_and_that_takes_the_space_before_it(
+    tmp_path: Path,
+) -> None:
+    about = Document(f"The mask is {MASK} here. {MASK}{MASK}\n")
+    documents = write_documents(tmp_path / "documents", train=[about, *TRAIN])
+    made = run("tokenize", SECTION.model_copy(update={"mask_token": MASK}), tmp_path, {"documents": documents})
+    tokenizer = Tokenizer.from_file(str(made["tokenizer"] / "tokenizer.json"))
+    tokens = Tokens.open(made["tokens"])
+    assert (tokens.vocab_size, tokens.mask) == (SECTION.vocab_size, tokenizer.token_to_id(MASK))
+    assert not (tokens.train.read(0, len(tokens.train)) == tokens.mask).any()
+    # As a user of the exported model writes it.
+    before, after = (tokenizer.encode(text).ids for text in ("The", " marks"))
+    assert tokenizer.encode(f"The {MASK} marks").ids == [*before, tokens.mask, *after]
+
+
+def test_without_a_mask_token_nothing_is_told_of_one(made: dict[str, Path]) -> None:
+    assert "mask" not in json.loads((made["tokens"] / "tokens.json").read_bytes())
+    assert Tokens.open(made["tokens"]).mask is None
+
+
+def test_a_given_tokenizer_must_have_the_mask_token(tmp_path: Path) -> None:
+    told = refused(tmp_path / "1", use(write_tokenizer(tmp_path / "given"), mask_token=MASK))
+    assert told.endswith(
+        f"has no token '{MASK}': set tokenize.mask_token to the one that it has, or let tokenize train a tokenizer "
+        "(tokenizer: null)"
+    )
+    content = byte_tokenizer()
+    content["added_tokens"].append({**content["added_tokens"][0], "content": MASK, "id": 257, "special": False})
+    told = refused(tmp_path / "2", use(write_tokenizer(tmp_path / "not-special", content), mask_token=MASK))
+    assert f"a text that spells '{MASK}' would be masked there" in told
+    content["added_tokens"][1]["special"] = True
+    section = use(write_tokenizer(tmp_path / "special", content), mask_token=MASK)
+    made = run("tokenize", section, tmp_path, {"documents": write_text(tmp_path)})
+    assert Tokens.open(made["tokens"]).mask == 257
+
+
 @pytest.mark.parametrize(
     "normalizer", [{"type": "Lowercase"}, {"type": "Strip", "strip_left": True, "strip_right": True}]
 )
@@ -401,6 +442,8 @@ def test_a_given_tokenizer_that_changes_the_text_is_refused_with_the_document(
         (f"tokenizer_sha256: '{'0' * 64}'", "there is no tokenizer: add one"),
         ("{tokenizer: t.json, tokenizer_sha256: abc}", "tokenizer_sha256: string should match"),
         ("vocab_size: 256", "vocab_size: input should be greater than or equal to 257"),
+        ("{vocab_size: 257, mask_token: <|mask|>}", "256 bytes, the end-of-text token and the mask token are 258"),
+        ("mask_token: <|endoftext|>", "mask_token and end_of_text are both '<|endoftext|>'"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_told(tmp_path: Path, keys: str, told: str) -> None:

@@ -82,7 +82,7 @@ def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Find
 def _tokenizer(job: Job, ledger: dict[str, Any], manifest: dict[str, Any], data: bytes) -> tuple[list[str], str]:
     """What is wrong with the tokenizer and what the manifest says of the whole; and how the tokenizer was looked at."""
     from components.tokenize.bpe import train
-    from components.tokenize.encoding import load
+    from components.tokenize.encoding import load, mask_of
 
     odd: list[str] = []
     loaded, end = load(data, job.section.end_of_text, "tokenizer.json")
@@ -93,11 +93,12 @@ def _tokenizer(job: Job, ledger: dict[str, Any], manifest: dict[str, Any], data:
         "vocab_size": size,
         "end_of_text": end,
         "dtype": "uint16" if size <= 1 << 16 else "uint32",
+        "mask": None if job.section.mask_token is None else mask_of(loaded, job.section.mask_token, "tokenizer.json"),
     }
     odd += [
-        f"tokens.json: {name} is {manifest[name]}, not {value}"
+        f"tokens.json: {name} is {manifest.get(name)}, not {value}"
         for name, value in says.items()
-        if manifest[name] != value
+        if manifest.get(name) != value
     ]
     for split in SPLITS:
         told = sum(row["documents"] for row in ledger["splits"][split].values())
