@@ -213,6 +213,7 @@ def ours(vocabulary: int, **changes: Any) -> tuple[Step, int]:
     """The trainer's model, kernels and optimizers, put together as the trainer does."""
     import torch
 
+    from trainer.loss import Examples, loss
     from trainer.model import Transformer
     from trainer.optim import Optimizers, clip_
     from trainer.recipe import ModelShape, Optimizer
@@ -227,7 +228,10 @@ def ours(vocabulary: int, **changes: Any) -> tuple[Step, int]:
 
     def step(inputs: Any, targets: Any) -> None:
         document = (inputs < vocabulary // CONTEXT).cumsum(1)  # about one document in a row ends and another begins
-        model.loss(inputs, targets, document).backward()
+        losses = loss(model, Examples(inputs, targets, document=document))
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        for parameter in parameters:
+            parameter.grad.div_(losses.counted)  # type: ignore[union-attr]
         clip_(parameters, 1.0)
         optimizers.step(0.01)
 
