@@ -130,7 +130,7 @@ SHAPE = ModelShape.model_validate({"named": "bert-base", "layers": 1, "context":
 
 def test_a_recipe_that_masks_without_a_mask_token_is_refused_when_it_is_read() -> None:
     asked = ["pretrain.model={named: bert-base}"]
-    with pytest.raises(RecipeError, match="tokenize.mask_token names none: set it, such as to <|mask|>"):
+    with pytest.raises(RecipeError, match=r"tokenize\.mask_token names none: set it, such as to <\|mask\|>"):
         load(Recipe, ROOT / "recipes" / "tiny.yaml", asked)
     assert load(Recipe, ROOT / "recipes" / "tiny.yaml", [*asked, "tokenize.mask_token=<|mask|>"]).pretrain.masked
 
