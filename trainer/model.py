@@ -56,7 +56,10 @@ class Transformer(nn.Module):
 
         positions: (time,) or (batch, time) int64; None counts from 0.
         """
-        x = F.embedding(tokens, self.embedding.weight.to(self.dtype))
+        weight = self.embedding.weight
+        # The gradient of a tied embedding is as large as the head's whatever is looked up: rows are added to that one.
+        few = self.head is None and weight.is_cpu and type(weight) is nn.Parameter
+        x = F.embedding(tokens, weight, sparse=few).to(self.dtype)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         rope = None
