@@ -4,15 +4,17 @@
     python bench/train_cpu.py --quick          # micro-batches of 4 only, fewer turns
     python bench/train_cpu.py --shapes 4x8192 16x50304 --threads 2
 
-Whole steps are measured: forward, backward, clipping and optimizer, of 6 layers, width 384, 6 heads and 256 positions,
-in bf16 with fp32 weights. Every variant lives in a process of its own, with the trainer's settings of malloc and libgomp
-for all of them, and the variants take turns; a number is the median of its turns. CPU time is told (`process_time`),
-because wall time follows whatever else the machine does; wall time is printed too, for machines that do nothing else.
-Compiling, and the first steps, are not counted.
+Whole steps are measured: forward, backward, clipping and optimizer, of 6 layers, width 384, 6 heads and 256
+positions, in bf16 with fp32 weights. Every variant lives in a process of its own, with the trainer's settings of malloc
+and libgomp for all of them, and the variants take turns; a number is the median of its turns. CPU time is told
+(`process_time`), because wall time follows whatever else the machine does; wall time is printed too, for machines that
+do nothing else. Compiling, and the first steps, are not counted.
 
-`ours` is the trainer's model with its document mask, once with AdamW as the peers have it and once with Muon, its
-default. `ours-gpt2` is the same program with GPT-2's shape. litgpt is not among our packages: where it is not installed
-it is left out and that is said. A scratch environment keeps it apart:
+`ours` is the trainer's model with its document mask and with AdamW for every parameter, as the peers have it;
+`ours-compiled` the same with its blocks compiled (`pretrain.compile: true`), `ours-muon` with Muon, the default. The
+better of the first two is held against the best of the peers. `ours-gpt2` is the same program with GPT-2's shape.
+litgpt is not among our packages: where it is not installed it is left out and that is said. A scratch environment keeps
+it apart:
 
     python -m venv --system-site-packages SCRATCH && SCRATCH/bin/pip install --no-deps litgpt==0.5.13 lightning \
         lightning-utilities torchmetrics pytorch-lightning
@@ -36,9 +38,9 @@ if str(ROOT) not in sys.path:
 
 LAYERS, WIDTH, HEADS, CONTEXT = 6, 384, 6, 256
 SHAPES = ("4x8192", "16x8192", "4x50304", "16x50304")
-OURS = ("ours", "ours-gpt2", "ours-muon")
+OURS = ("ours", "ours-compiled", "ours-gpt2", "ours-muon")
 PEERS = ("nanogpt", "nanogpt-compiled", "hf-gpt2", "litgpt-compiled")
-COMPARED = "ours"  # AdamW for every parameter, as the peers have it
+COMPARED = ("ours", "ours-compiled")  # AdamW for every parameter, as the peers have it; the better against the best
 GOAL, FLOOR = 1.25, 1.0
 Step = Callable[[Any, Any], None]
 
@@ -63,7 +65,9 @@ def main() -> int:
     turns = said.turns or (3 if said.quick else 5)
     seconds = said.seconds or (1.0 if said.quick else 1.5)
     print("tokens per CPU second, median of the turns (lowest to highest); wall: tokens per second of wall time")
-    print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors: wall time counts on a quiet machine only")
+    print(
+        f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors: wall time counts on a quiet machine only"
+    )
     ratios: dict[str, float] = {}
     told: dict[str, Any] = {}
     for threads in said.threads:
@@ -73,10 +77,12 @@ def main() -> int:
             name = shape if len(said.threads) == 1 else f"{shape}, {threads} threads"
             told[name] = rates
             peers = {peer: rates[peer] for peer in PEERS if peer in rates}
-            if COMPARED in rates and peers:
+            mine = {one: rates[one] for one in COMPARED if one in rates}
+            if mine and peers:
                 best = max(peers, key=lambda peer: peers[peer])
-                ratios[name] = rates[COMPARED] / peers[best]
-                print(f"  {COMPARED} beside the best of them, {best}: {ratios[name]:.2f} x\n", flush=True)
+                ratios[name] = max(mine.values()) / peers[best]
+                beside = ", ".join(f"{one} {rate / peers[best]:.2f} x" for one, rate in mine.items())
+                print(f"  beside {best}, the best of the peers: {beside}\n", flush=True)
     if not ratios:
         print("nothing to compare: ask for ours and for a peer")
         return 2
@@ -84,7 +90,7 @@ def main() -> int:
     best = max(rate for name, rate in told[worst].items() if name in PEERS)
     result = {
         "bench": "train_cpu",
-        "ours": round(told[worst][COMPARED]),
+        "ours": round(max(rate for name, rate in told[worst].items() if name in COMPARED)),
         "peer": round(best),
         "ratio": round(ratios[worst], 3),
         "unit": "tokens per CPU second, at the worst shape",
@@ -219,10 +225,14 @@ def ours(vocabulary: int, **changes: Any) -> tuple[Step, int]:
     from trainer.recipe import ModelShape, Optimizer
 
     optimizer = Optimizer(matrices=changes.pop("matrices", "adamw"))
+    compiled = changes.pop("compiled", False)
     shape = {"layers": LAYERS, "width": WIDTH, "heads": HEADS, "kv_heads": HEADS, "head_dim": WIDTH // HEADS}
     shape |= {"mlp_width": 1024, "context": CONTEXT}
     model = Transformer(ModelShape(**{**shape, **changes}), vocabulary, torch.bfloat16)
     model.initialize(seed=0)
+    if compiled:
+        for block in model.blocks:
+            block.compile(dynamic=False)
     optimizers = Optimizers(optimizer, model)
     parameters = list(model.parameters())
 
@@ -280,7 +290,8 @@ def nanogpt(vocabulary: int, compiled: bool) -> tuple[Step, int]:
             for block in self.blocks:
                 x = block(x)
             logits = self.head(self.norm(x))
-            return F.cross_entropy(logits.view(-1, vocabulary), targets.view(-1))
+            mean: Tensor = F.cross_entropy(logits.view(-1, vocabulary), targets.view(-1))
+            return mean
 
     model = GPT()
     call = torch.compile(model) if compiled else model
@@ -291,8 +302,9 @@ def hugging_face(vocabulary: int) -> tuple[Step, int]:
     """`GPT2LMHeadModel`, stepped by hand: no `Trainer` around it."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    shape = {"n_layer": LAYERS, "n_embd": WIDTH, "n_head": HEADS, "n_positions": CONTEXT, "vocab_size": vocabulary}
-    config = GPT2Config(**shape, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, attn_implementation="sdpa")
+    shape: dict[str, Any] = {"n_layer": LAYERS, "n_embd": WIDTH, "n_head": HEADS, "n_positions": CONTEXT}
+    shape |= {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "attn_implementation": "sdpa"}
+    config = GPT2Config(**shape, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
     model = GPT2LMHeadModel(config).train()
     return _with_autocast(model, lambda inputs, targets: model(input_ids=inputs, labels=inputs, use_cache=False).loss)
 
@@ -301,9 +313,9 @@ def litgpt(vocabulary: int) -> tuple[Step, int]:
     """litgpt's model with our default's shape (RMSNorm, rotary, SwiGLU, tied), compiled and with the loss in chunks, as
     its `pretrain` does; stepped by hand."""
     import torch
-    from litgpt.config import Config
-    from litgpt.model import GPT
-    from litgpt.utils import chunked_cross_entropy
+    from litgpt.config import Config  # type: ignore[import-not-found]
+    from litgpt.model import GPT  # type: ignore[import-not-found]
+    from litgpt.utils import chunked_cross_entropy  # type: ignore[import-not-found]
 
     config = Config(
         name="bench",
@@ -361,6 +373,7 @@ GPT2 = {
 }
 BUILDERS: dict[str, Callable[[int], tuple[Step, int]]] = {
     "ours": ours,
+    "ours-compiled": lambda vocabulary: ours(vocabulary, compiled=True),
     "ours-gpt2": lambda vocabulary: ours(vocabulary, **GPT2),
     "ours-muon": lambda vocabulary: ours(vocabulary, matrices="muon"),
     "nanogpt": lambda vocabulary: nanogpt(vocabulary, compiled=False),

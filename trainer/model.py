@@ -143,19 +143,19 @@ class Attention(nn.Module):
         # One product for the three: the weights stay apart, only the multiplication is shared.
         qkv = joined(x, self.query, self.key, self.value).view(*x.shape[:2], h + 2 * k, e)
         # Split, not sliced: the gradient of a slice is as large as what it was cut from.
-        qk, value = qkv.split((h + k, k), 2)
+        qk, value = torch.split(qkv, [h + k, k], 2)
         # The scale of the scores, 1/sqrt(e), goes with the query: into its norm where there is one.
         scale = e**-0.5
         if self.shape.qk_norm == "head":
             query_weight = (self.query_norm.weight * scale).expand(h, e)
             qk = rms_norm(qk, torch.cat((query_weight, self.key_norm.weight.expand(k, e))), eps)
         elif self.shape.qk_norm == "width":
-            query, key = (part.flatten(2) for part in qk.split((h, k), 2))
+            query, key = (part.flatten(2) for part in torch.split(qk, [h, k], 2))
             query, key = rms_norm(query, self.query_norm.weight * scale, eps), rms_norm(key, self.key_norm.weight, eps)
             qk = torch.cat((query, key), -1).view(*x.shape[:2], h + k, e)
         if rope is not None:
             qk = rotate(qk, *rope)
-        query, key = qk.split((h, k), 2)
+        query, key = torch.split(qk, [h, k], 2)
         if self.shape.qk_norm == "none":
             query = query * scale
         return self.output(attend(query, key, value, seen, self.shape.causal))  # type: ignore[no-any-return]
