@@ -270,7 +270,8 @@ def nanogpt(vocabulary: int, compiled: bool) -> tuple[Step, int]:
             q, k, v = (part.view(batch, time, HEADS, width // HEADS).transpose(1, 2) for part in parts)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.output(y.transpose(1, 2).contiguous().view(batch, time, width))
-            return x + self.down(F.gelu(self.up(self.norm_2(x))))
+            y = self.down(F.gelu(self.up(self.norm_2(x))))
+            return x + y
 
     class GPT(nn.Module):
         def __init__(self) -> None:
@@ -339,7 +340,7 @@ def litgpt(vocabulary: int) -> tuple[Step, int]:
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.02)
     call = torch.compile(model)
-    return _with_autocast(model, lambda inputs, targets: chunked_cross_entropy(call(inputs), targets))
+    return _with_autocast(model, lambda inputs, targets: chunked_cross_entropy(call(inputs), targets))  # type: ignore[no-untyped-call]
 
 
 def _with_autocast(model: Any, loss: Callable[[Any, Any], Any]) -> tuple[Step, int]:
