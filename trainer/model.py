@@ -26,8 +26,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, first=layer == 0) for layer in range(shape.layers))
         self.norm = None if shape.norm_placement == "post" else Norm(shape)
         self.transform = None if shape.causal else Transform(shape)
-        self.head = None if shape.tied else Matrix(vocab_size, shape.width)
-        self.logit_bias = None if shape.causal else nn.Parameter(torch.empty(vocab_size))
+        self.head = Head(shape, vocab_size)
 
     def initialize(self, seed: int) -> None:
         """Draw the weights anew. What a block adds to the residual stream starts at zero, so that depth does not change
@@ -77,11 +76,12 @@ class Transformer(nn.Module):
 
     def head_weight(self) -> Tensor:
         """The output head in the compute dtype, (vocabulary, width)."""
-        return (self.embedding if self.head is None else self.head).weight.to(self.dtype)
+        weight = self.embedding.weight if self.head.weight is None else self.head.weight
+        return weight.to(self.dtype)
 
     def head_bias(self) -> Tensor | None:
         """What a bidirectional model adds to its logits, in the compute dtype, (vocabulary,)."""
-        return None if self.logit_bias is None else self.logit_bias.to(self.dtype)
+        return None if self.head.bias is None else self.head.bias.to(self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits, fp32, (…, vocabulary), of `hidden` (…, width)."""
@@ -188,6 +188,15 @@ class Transform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(activate(self.dense(x), self.activation))  # type: ignore[no-any-return]
+
+
+class Head(nn.Module):
+    """What the output head does not share with the embedding: its matrix, unless tied; a bias, if bidirectional."""
+
+    def __init__(self, shape: ModelShape, vocab_size: int) -> None:
+        super().__init__()
+        self.weight = None if shape.tied else nn.Parameter(torch.empty(vocab_size, shape.width))
+        self.bias = None if shape.causal else nn.Parameter(torch.empty(vocab_size))
 
 
 class Matrix(nn.Module):
