@@ -39,6 +39,7 @@ FREE = frozenset(
     task_specific_params torch_dtype transformers_version type_vocab_size use_cache vocab_size
     """.split()
 )
+HEAD_BIAS = ("head", "bias")
 # Heads of other tasks, which a checkpoint may hold beside what the class has.
 OTHER_HEADS = ("bert.pooler.", "cls.seq_relationship.")
 
@@ -146,7 +147,8 @@ def _names(family: Family, weights: Mapping[str, Tensor]) -> Iterator[tuple[str,
             modules.append((" ".join(f"blocks.{layer}.{one}" for one in ours.split()), theirs, layer, turned))
     for ours, theirs, layer, turned in modules:
         for suffix in ("weight", "bias"):
-            parts = tuple(f"{one}.{suffix}" for one in ours.split())
+            # The bias of a head whose matrix is the embedding's has a name of its own with us.
+            parts = tuple(f"{one}.{suffix}" for one in ours.split()) if (ours, suffix) != HEAD_BIAS else ("logit_bias",)
             if parts[0] in weights:
                 yield f"{theirs.format(layer)}.{suffix}", parts, turned and suffix == "weight"
 
