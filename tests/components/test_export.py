@@ -82,7 +82,7 @@ def difference(made: Model) -> float:
     """The largest difference of a logit, of all logits over two sequences of the whole context."""
     trained = made.trained
     shape = (2, trained.shape.context)
-    tokens = torch.randint(0, trained.embedding.num_embeddings, shape, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(0, len(trained.embedding.weight), shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, found = trained(tokens), load_model(made.folder, "eager")(tokens).logits
     # A model that says the same of every position would be no test.
@@ -137,7 +137,7 @@ def test_padding_that_attention_leaves_out_does_not_change_a_masked_model(tmp_pa
 def test_the_comparison_would_notice_another_rotary_base_or_epsilon(tmp_path: Path, change: dict[str, float]) -> None:
     shape = SHAPE.model_copy(update={"rope_theta": 500.0, "norm_eps": 0.05})
     made = exported(tmp_path, shape=shape)
-    other = Transformer(shape.model_copy(update=change), made.trained.embedding.num_embeddings)
+    other = Transformer(shape.model_copy(update=change), len(made.trained.embedding.weight))
     other.load_state_dict(made.trained.state_dict())
     assert difference(Model(made.folder, other)) > 1e-2
 
