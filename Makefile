@@ -44,7 +44,7 @@ repro: setup
 	@echo "Look at artifacts/report/report.html."
 
 test: setup lint
-	@python -m pytest -q -m "not slow"
+	@python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup
 	@python -m pytest -q -m slow

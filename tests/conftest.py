@@ -22,6 +22,8 @@ from tests.pipelines.project import Project
 
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("CAIRN_SIGNER", None)
+for name in ("COLUMNS", "LINES"):  # of a person's terminal, or of none: pytest-xdist sets them for its workers
+    os.environ.pop(name, None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes says how busy the machine is.

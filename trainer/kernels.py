@@ -36,13 +36,33 @@ def swiglu(gate_and_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_and_up)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, document: Tensor | None = None) -> Tensor:
-    """Causal softmax attention; the query is scaled already.
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """LayerNorm over the last dimension (arXiv 1607.06450). x: (..., d) in fp32 or bf16; weight, bias: (d,) fp32."""
+    return F.layer_norm(x, weight.shape, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), eps)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """The activation of an MLP by its name in the recipe."""
+    if activation == "silu":
+        return F.silu(x)
+    if activation == "relu2":
+        return F.relu(x).square()
+    return F.gelu(x, approximate="tanh" if activation == "gelu-tanh" else "none")
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, document: Tensor | None = None, causal: bool = True) -> Tensor:
+    """Softmax attention; the query is scaled already.
 
     query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e); document: (batch, time), the number of the
-    document that a position belongs to, beyond which it does not look. Returns (batch, time, heads * e).
+    document that a position belongs to, beyond which it does not look; causal: nor does it look at what follows.
+    Returns (batch, time, heads * e).
     """
-    return _Attend.apply(query, key, value, document)  # type: ignore[no-any-return,no-untyped-call]
+    return _Attend.apply(query, key, value, document, causal)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def reach(document: Tensor | None, causal: bool) -> Tensor | None:
+    """What `attend` takes for its `document`, made once for all blocks."""
+    return document
 
 
 def head_loss(
@@ -123,11 +143,11 @@ class _SwiGLU(torch.autograd.Function):
 
 
 class _Attend(torch.autograd.Function):
-    """By blocks of queries, each against the keys up to its last: half the work of the full square, and on a CPU two
-    to three times as fast as the fused kernel at these lengths."""
+    """By blocks of queries, each against the keys up to its last (half the work of the full square), or, where it may
+    look ahead, against all: on a CPU two to three times as fast as the fused kernel at these lengths."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, document: Tensor | None) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, document: Tensor | None, causal: bool) -> Tensor:
         batch, time, heads, e = query.shape
         kv = key.shape[2]
         group = heads // kv
@@ -138,22 +158,24 @@ class _Attend(torch.autograd.Function):
         probabilities = []
         for start in range(0, time, QUERY_BLOCK):
             stop = min(start + QUERY_BLOCK, time)
+            end = stop if causal else time
             block = q[:, :, :, start:stop].reshape(batch * kv, group * (stop - start), e)
-            scores = torch.bmm(block, k[:, :stop].mT).view(batch * kv, group, stop - start, stop)
-            later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
-            scores[..., start:].masked_fill_(later, float("-inf"))
+            scores = torch.bmm(block, k[:, :end].mT).view(batch * kv, group, stop - start, end)
+            if causal:
+                later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
+                scores[..., start:].masked_fill_(later, float("-inf"))
             if document is not None:
-                other = document[:, start:stop, None] != document[:, None, :stop]
-                by_document = scores.view(batch, kv, group, stop - start, stop)
+                other = document[:, start:stop, None] != document[:, None, :end]
+                by_document = scores.view(batch, kv, group, stop - start, end)
                 by_document.masked_fill_(other[:, None, None], float("-inf"))
-            p = torch.softmax(scores, -1).view(batch * kv, group * (stop - start), stop)
+            p = torch.softmax(scores, -1).view(batch * kv, group * (stop - start), end)
             probabilities.append(p)
-            out[:, :, :, start:stop] = torch.bmm(p, v[:, :stop]).view(batch, kv, group, stop - start, e)
+            out[:, :, :, start:stop] = torch.bmm(p, v[:, :end]).view(batch, kv, group, stop - start, e)
         ctx.save_for_backward(q, k, v, *probabilities)
         return out.permute(0, 3, 1, 2, 4).reshape(batch, time, heads * e)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, *probabilities = ctx.saved_tensors
         batch, kv, group, time, e = q.shape
         g = grad.view(batch, time, kv, group, e).permute(0, 2, 3, 1, 4).contiguous()
@@ -165,18 +187,19 @@ class _Attend(torch.autograd.Function):
         for index, p in enumerate(probabilities):
             start = index * QUERY_BLOCK
             stop = min(start + QUERY_BLOCK, time)
+            end = p.shape[-1]
             rows = group * (stop - start)
             block = q[:, :, :, start:stop].reshape(batch * kv, rows, e)
             block_grad = g[:, :, :, start:stop].reshape(batch * kv, rows, e)
-            by_v[:, :stop] += torch.bmm(p.mT, block_grad)
-            by_scores = torch._softmax_backward_data(torch.bmm(block_grad, v[:, :stop].mT), p, -1, q.dtype)
-            by_q[:, :, :, start:stop] = torch.bmm(by_scores, k[:, :stop]).view(batch, kv, group, stop - start, e)
-            by_k[:, :stop] += torch.bmm(by_scores.mT, block)
+            by_v[:, :end] += torch.bmm(p.mT, block_grad)
+            by_scores = torch._softmax_backward_data(torch.bmm(block_grad, v[:, :end].mT), p, -1, q.dtype)
+            by_q[:, :, :, start:stop] = torch.bmm(by_scores, k[:, :end]).view(batch, kv, group, stop - start, e)
+            by_k[:, :end] += torch.bmm(by_scores.mT, block)
 
         def back(x: Tensor) -> Tensor:
             return x.to(q.dtype).view(batch, kv, time, e).transpose(1, 2)
 
-        return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v), None
+        return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v), None, None
 
 
 class _HeadLoss(torch.autograd.Function):

@@ -68,8 +68,8 @@ def loss(model: Transformer, examples: Examples, z_loss: float = 0.0, chunk: int
     hidden = model.hidden(examples.tokens, examples.document)
     if examples.at is not None:
         hidden = hidden.gather(1, examples.at[..., None].expand(-1, -1, hidden.shape[-1]))
-    targets = examples.targets
-    total, nats = head_loss(hidden.flatten(0, 1), model.head_weight(), targets.flatten(), z_loss=z_loss, chunk=chunk)
+    hidden, targets = model.predictor(hidden).flatten(0, 1), examples.targets
+    total, nats = head_loss(hidden, model.head_weight(), targets.flatten(), model.head_bias(), z_loss, chunk)
     return Losses(total, nats.view_as(targets), (targets != IGNORED).sum())
 
 

@@ -1,14 +1,15 @@
-"""The model: one causal Transformer. It knows nothing of processes, files or optimizers.
+"""The model: one Transformer, causal or bidirectional. It knows nothing of processes, files or optimizers.
 
-Pre-norm blocks (RMSNorm), rotary positions, optional per-head norm of queries and keys, grouped-query attention,
-SwiGLU, no biases: what the Qwen3 class of Hugging Face holds, so that every model it trains loads without remote code.
+A shape says which parts it has: where it normalises and how, how it knows positions, what its MLP is. Every shape that
+a recipe accepts is held by a class of Hugging Face (trainer/architecture.py), so that what is trained loads without
+remote code. The names of the weights are ours, and the same for every shape.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import attend, rms_norm, rotate, swiglu
+from trainer.kernels import activate, attend, layer_norm, reach, rms_norm, rotate, swiglu
 from trainer.recipe import ModelShape
 
 
@@ -20,126 +21,209 @@ class Transformer(nn.Module):
         self.shape = shape
         self.dtype = dtype
         self.embedding = nn.Embedding(vocab_size, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
-        self.norm = Norm(shape.width, shape.norm_eps)
+        self.positions = nn.Embedding(shape.context, shape.width) if shape.positions == "learned" else None
+        self.embedding_norm = None if shape.causal else Norm(shape)
+        self.blocks = nn.ModuleList(Block(shape, first=layer == 0) for layer in range(shape.layers))
+        self.norm = None if shape.norm_placement == "post" else Norm(shape)
+        self.transform = None if shape.causal else Transform(shape)
         self.head = None if shape.tied else Matrix(vocab_size, shape.width)
-        frequency = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2).float() / shape.head_dim)
-        angle = torch.outer(torch.arange(shape.context).float(), frequency)[:, None]
-        self.register_buffer("cosine", angle.cos().to(dtype), persistent=False)
-        self.register_buffer("sine", angle.sin().to(dtype), persistent=False)
+        self.logit_bias = None if shape.causal else nn.Parameter(torch.empty(vocab_size))
 
     def initialize(self, seed: int) -> None:
         """Draw the weights anew. What a block adds to the residual stream starts at zero, so that depth does not change
         how training begins; a tied head starts small for the same reason."""
         generator = torch.Generator().manual_seed(seed)
         spread = 0.58 * self.shape.width**-0.5
+        # A norm behind a matrix of zeros would blow its gradient up by 1/sqrt(eps): there the norm's scale is the zero.
+        last = ("attention_norm.weight", "mlp_norm.weight")
+        zeros = last if self.shape.norm_placement == "output" else ("attention.output.weight", "mlp.down.weight")
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                if parameter.dim() == 1:
-                    parameter.fill_(1.0)
-                elif name.endswith(("attention.output.weight", "mlp.down.weight")) or name == "head.weight":
+                if name.endswith(("bias", *zeros)) or name == "head.weight":
                     parameter.zero_()
+                elif parameter.dim() == 1:
+                    parameter.fill_(1.0)
                 else:
-                    parameter.normal_(0.0, 0.02 if name == "embedding.weight" else spread, generator=generator)
+                    table = name in ("embedding.weight", "positions.weight")
+                    parameter.normal_(0.0, 0.02 if table else spread, generator=generator)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
         """Logits, fp32, (batch, time, vocabulary), for tokens (batch, time) int64; time is at most the context."""
-        return F.linear(self.hidden(tokens), self.head_weight()).float()
+        return self.logits(self.hidden(tokens, document))
 
-    def hidden(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
-        """What the head sees: (batch, time, width) in the compute dtype."""
-        time = tokens.shape[1]
-        positions = (self.cosine[:time], self.sine[:time])  # type: ignore[index]
+    def hidden(self, tokens: Tensor, document: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        """What comes out of the blocks, normalised: (batch, time, width) in the compute dtype.
+
+        positions: (time,) or (batch, time) int64; None counts from 0.
+        """
         x = F.embedding(tokens, self.embedding.weight.to(self.dtype))
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        rope = None
+        if self.positions is None:
+            rope = self._rope(positions)
+        else:
+            x = x + F.embedding(positions, self.positions.weight).to(self.dtype)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        seen = reach(document, self.shape.causal)
         for block in self.blocks:
-            x = block(x, *positions, document)
-        return self.norm(x)  # type: ignore[no-any-return]
+            x = block(x, rope, seen)
+        return x if self.norm is None else self.norm(x)
+
+    def predictor(self, hidden: Tensor) -> Tensor:
+        """What the head multiplies, (…, width): `hidden` itself, or what a bidirectional model makes of it first."""
+        return hidden if self.transform is None else self.transform(hidden)
 
     def head_weight(self) -> Tensor:
         """The output head in the compute dtype, (vocabulary, width)."""
         return (self.embedding if self.head is None else self.head).weight.to(self.dtype)
 
+    def head_bias(self) -> Tensor | None:
+        """What a bidirectional model adds to its logits, in the compute dtype, (vocabulary,)."""
+        return None if self.logit_bias is None else self.logit_bias.to(self.dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits, fp32, (…, vocabulary), of `hidden` (…, width)."""
+        return F.linear(self.predictor(hidden), self.head_weight(), self.head_bias()).float()
+
+    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the rotary angles, (…, time, 1, head_dim / 2). No buffer: a model that is built on the
+        meta device would have to fill it again, and this is a thousandth of a step."""
+        half = torch.arange(0, self.shape.head_dim, 2, device=positions.device).float() / self.shape.head_dim
+        angle = (positions.float()[..., None] * self.shape.rope_theta**-half)[..., None, :]
+        return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
+
 
 class Block(nn.Module):
-    """Attention, then the MLP, each on a normalised copy of the stream and added to it."""
+    """Attention, then the MLP, each added to the stream; the norm comes before, after the sum, or in between."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, shape: ModelShape, first: bool = False) -> None:
         super().__init__()
-        self.attention_norm = Norm(shape.width, shape.norm_eps)
+        self.placement = shape.norm_placement
+        # ModernBERT: the stream comes normalised from the embedding, and is not normalised again.
+        ready = first and not shape.causal and self.placement == "pre"
+        self.attention_norm = nn.Identity() if ready else Norm(shape)
         self.attention = Attention(shape)
-        self.mlp_norm = Norm(shape.width, shape.norm_eps)
+        self.mlp_norm = Norm(shape)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, document: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cosine, sine, document)
-        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
+        if self.placement == "pre":
+            x = x + self.attention(self.attention_norm(x), rope, seen)
+            return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+        if self.placement == "post":
+            x = self.attention_norm(x + self.attention(x, rope, seen))
+            return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]
+        x = x + self.attention_norm(self.attention(x, rope, seen))
+        return x + self.mlp_norm(self.mlp(x))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
-    """Causal attention with grouped queries."""
+    """Attention with grouped queries. Heads are counted from the weights: tensor parallelism leaves a part of them."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        self.query = Matrix(shape.heads * shape.head_dim, shape.width)
-        self.key = Matrix(shape.kv_heads * shape.head_dim, shape.width)
-        self.value = Matrix(shape.kv_heads * shape.head_dim, shape.width)
-        self.output = Matrix(shape.width, shape.heads * shape.head_dim)
-        if shape.qk_norm == "head":
-            self.query_norm = Norm(shape.head_dim, shape.norm_eps)
-            self.key_norm = Norm(shape.head_dim, shape.norm_eps)
+        self.query = Matrix(shape.heads * shape.head_dim, shape.width, shape.bias)
+        self.key = Matrix(shape.kv_heads * shape.head_dim, shape.width, shape.bias)
+        self.value = Matrix(shape.kv_heads * shape.head_dim, shape.width, shape.bias)
+        self.output = Matrix(shape.width, shape.heads * shape.head_dim, shape.bias)
+        if shape.qk_norm != "none":
+            heads, kv_heads = (1, 1) if shape.qk_norm == "head" else (shape.heads, shape.kv_heads)
+            self.query_norm = Norm(shape, heads * shape.head_dim, of_heads=True)
+            self.key_norm = Norm(shape, kv_heads * shape.head_dim, of_heads=True)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, document: Tensor | None) -> Tensor:
-        shape = self.shape
-        h, k, e = shape.heads, shape.kv_heads, shape.head_dim
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
+        e, eps = self.shape.head_dim, self.shape.norm_eps
+        h, k = self.query.weight.shape[0] // e, self.key.weight.shape[0] // e
         # One product for the three: the weights stay apart, only the multiplication is shared.
-        joined = torch.cat((self.query.weight, self.key.weight, self.value.weight)).to(x.dtype)
-        qkv = F.linear(x, joined).view(*x.shape[:2], h + 2 * k, e)
+        qkv = joined(x, self.query, self.key, self.value).view(*x.shape[:2], h + 2 * k, e)
         qk, value = qkv[:, :, : h + k], qkv[:, :, h + k :]
         # The scale of the scores, 1/sqrt(e), goes with the query: into its norm where there is one.
-        if shape.qk_norm == "head":
-            query_weight = (self.query_norm.weight * e**-0.5).expand(h, e)
-            weight = torch.cat((query_weight, self.key_norm.weight.expand(k, e)))
-            qk = rotate(rms_norm(qk, weight, shape.norm_eps), cosine, sine)
-            query, key = qk[:, :, :h], qk[:, :, h:]
-        else:
-            qk = rotate(qk, cosine, sine)
-            query, key = qk[:, :, :h] * e**-0.5, qk[:, :, h:]
-        return self.output(attend(query, key, value, document))  # type: ignore[no-any-return]
+        scale = e**-0.5
+        if self.shape.qk_norm == "head":
+            query_weight = (self.query_norm.weight * scale).expand(h, e)
+            qk = rms_norm(qk, torch.cat((query_weight, self.key_norm.weight.expand(k, e))), eps)
+        elif self.shape.qk_norm == "width":
+            query, key = qk[:, :, :h].flatten(2), qk[:, :, h:].flatten(2)
+            query, key = rms_norm(query, self.query_norm.weight * scale, eps), rms_norm(key, self.key_norm.weight, eps)
+            qk = torch.cat((query, key), -1).view(*x.shape[:2], h + k, e)
+        if rope is not None:
+            qk = rotate(qk, *rope)
+        query, key = qk[:, :, :h], qk[:, :, h:]
+        if self.shape.qk_norm == "none":
+            query = query * scale
+        return self.output(attend(query, key, value, seen, self.shape.causal))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
-    """SwiGLU: down(silu(gate x) * up x)."""
+    """down(activation(gate x) * up x), as in SwiGLU; without a gate, down(activation(up x))."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.gate = Matrix(shape.mlp_width, shape.width)
-        self.up = Matrix(shape.mlp_width, shape.width)
-        self.down = Matrix(shape.width, shape.mlp_width)
+        self.activation = shape.activation
+        self.gate = Matrix(shape.mlp_width, shape.width, shape.bias) if shape.gated else None
+        self.up = Matrix(shape.mlp_width, shape.width, shape.bias)
+        self.down = Matrix(shape.width, shape.mlp_width, shape.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        joined = torch.cat((self.gate.weight, self.up.weight)).to(x.dtype)
-        return self.down(swiglu(F.linear(x, joined)))  # type: ignore[no-any-return]
+        if self.gate is None:
+            return self.down(activate(self.up(x), self.activation))  # type: ignore[no-any-return]
+        both = joined(x, self.gate, self.up)
+        if self.activation == "silu":
+            return self.down(swiglu(both))  # type: ignore[no-any-return]
+        gate, up = both.chunk(2, -1)
+        return self.down(activate(gate, self.activation) * up)  # type: ignore[no-any-return]
+
+
+class Transform(nn.Module):
+    """What a bidirectional model does before its head: a matrix, the activation, a norm."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.activation = shape.activation
+        self.dense = Matrix(shape.width, shape.width, shape.bias)
+        self.norm = Norm(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(activate(self.dense(x), self.activation))  # type: ignore[no-any-return]
 
 
 class Matrix(nn.Module):
-    """A linear map without bias whose fp32 weight is cast to the dtype of its input: in place of autocast."""
+    """A linear map whose fp32 weight is cast to the dtype of its input: in place of autocast."""
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, columns))
+        self.bias = nn.Parameter(torch.empty(rows)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+def joined(x: Tensor, *matrices: Matrix) -> Tensor:
+    """What several matrices make of x, one behind the other in the last dimension, in one product."""
+    weight = torch.cat([matrix.weight for matrix in matrices]).to(x.dtype)
+    biases: list[Tensor] = [matrix.bias for matrix in matrices if matrix.bias is not None]
+    return F.linear(x, weight, torch.cat(biases).to(x.dtype) if biases else None)
 
 
 class Norm(nn.Module):
-    """RMSNorm with a learned scale."""
+    """RMSNorm or LayerNorm with a learned scale; LayerNorm also adds a learned bias where the shape has them.
 
-    def __init__(self, width: int, eps: float) -> None:
+    of_heads: of queries and keys, which is RMSNorm in every shape.
+    """
+
+    def __init__(self, shape: ModelShape, width: int | None = None, of_heads: bool = False) -> None:
         super().__init__()
+        width = shape.width if width is None else width
+        self.centred = shape.norm == "layernorm" and not of_heads
+        self.eps = shape.norm_eps
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.bias = nn.Parameter(torch.zeros(width)) if self.centred and shape.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.centred:
+            return layer_norm(x, self.weight, self.bias, self.eps)
         return rms_norm(x, self.weight, self.eps)

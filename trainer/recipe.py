@@ -81,10 +81,38 @@ class ModelShape(Section):
 
     def parameters(self, vocab_size: int) -> int:
         """Number of trained values."""
-        attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
-        norms = 2 * self.width + (2 * self.head_dim if self.qk_norm == "head" else 0)
-        block = attention + 3 * self.width * self.mlp_width + norms
-        return self.layers * block + self.width + vocab_size * self.width * (1 if self.tied else 2)
+        outputs = self.head_dim * (self.heads + 2 * self.kv_heads) + self.width  # of the matrices of attention
+        outputs += (2 if self.gated else 1) * self.mlp_width + self.width
+        norm = 2 * self.width if self.norm == "layernorm" and self.bias else self.width
+        norms = 2 * self.layers + (self.norm_placement != "post") + (0 if self.causal else 2)
+        if not self.causal and self.norm_placement == "pre":
+            norms -= 1  # the first block takes the embedding's
+        of_heads = {"none": 0, "head": 2, "width": self.heads + self.kv_heads}[self.qk_norm] * self.head_dim
+        total = self._matrices + self.layers * ((outputs if self.bias else 0) + of_heads) + norms * norm
+        total += vocab_size * self.width * (1 if self.tied else 2)
+        total += self.context * self.width if self.positions == "learned" else 0
+        if not self.causal:
+            total += vocab_size + (self.width if self.bias else 0)
+        return total
+
+    def flops_per_token(self, vocab_size: int, predicted: float = 1.0) -> float:
+        """Floating-point operations of training on one token, forward and backward (PaLM, arXiv 2204.02311,
+        appendix B): 6 for each weight of a matrix, and 12 for each layer, width of all heads and position of the
+        context. The head counts, looking the embedding up does not; what activation checkpointing does again does not.
+
+        predicted: share of the positions that the head is computed on.
+        """
+        head = vocab_size * self.width + (0 if self.causal else self.width**2)
+        blocks = self._matrices - (0 if self.causal else self.width**2)
+        attention = 12 * self.layers * self.heads * self.head_dim * self.context
+        return 6 * (blocks + predicted * head) + attention
+
+    @property
+    def _matrices(self) -> int:
+        """Weights of the matrices of the blocks, and of what a bidirectional model has before its head."""
+        attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)
+        mlp = (3 if self.gated else 2) * self.width * self.mlp_width
+        return self.layers * (attention + mlp) + (0 if self.causal else self.width**2)
 
 
 class Masking(Section):

@@ -42,8 +42,9 @@ def test_show_takes_the_end_of_a_name(cairn: Cairn, folder: Path) -> None:
     said = cairn("config", "show", "schedule", at=folder)
     lines = [line.split() for line in said.out.splitlines()]
     assert lines[0] == ["key", "value", "from"]
-    assert [line[0] for line in lines[1:]] == [f"pretrain.schedule.{key}" for key in ("warmup", "decay", "final")]
-    assert lines[3][1:] == ["0.0", "default"]
+    keys = ("kind", "warmup", "decay", "shape", "final")
+    assert [line[0] for line in lines[1:]] == [f"pretrain.schedule.{key}" for key in keys]
+    assert lines[5][1:] == ["0.0", "default"]
 
 
 @pytest.mark.parametrize(

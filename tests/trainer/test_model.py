@@ -50,21 +50,23 @@ def test_rotate() -> None:
     same(kernels.rotate(x, angle.cos(), angle.sin()), plain, x)
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("time", [5, 300])
-def test_attention_over_one_and_over_several_blocks(time: int, masked: bool) -> None:
+def test_attention_over_one_and_over_several_blocks(time: int, masked: bool, causal: bool) -> None:
     query, key, value = draw(2, time, 4, 8), draw(2, time, 2, 8), draw(2, time, 2, 8)
     document = (torch.arange(time) // 3).expand(2, time) if masked else None
-    mask = torch.ones(time, time, dtype=torch.bool).tril()
+    mask = torch.ones(time, time, dtype=torch.bool)
+    mask = mask.tril() if causal else mask
     if document is not None:
         mask = mask & (document[0][:, None] == document[0][None, :])
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True, scale=1.0)
     plain = plain.transpose(1, 2).reshape(2, time, 32)
-    same(kernels.attend(query, key, value, document), plain, query, key, value)
+    same(kernels.attend(query, key, value, document, causal), plain, query, key, value)
 
 
-@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": "none"}, {"kv_heads": 4}])
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": "none"}, {"kv_heads": 4}, {"causal": False}])
 def test_the_loss_is_the_cross_entropy_of_the_logits(changes: dict[str, object]) -> None:
     model = Transformer(SHAPE.model_copy(update=changes), 50)
     model.initialize(seed=3)
@@ -76,6 +78,19 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(changes: dict[str, object])
     expected = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     losses = loss(model, next_token(tokens, None))
     torch.testing.assert_close(losses.total / losses.counted, expected)
+
+
+def test_a_bidirectional_model_sees_both_sides_of_its_own_document() -> None:
+    model = Transformer(SHAPE.model_copy(update={"causal": False, "norm": "layernorm", "qk_norm": "none"}), 50)
+    model.initialize(seed=3)
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    tokens = torch.randint(0, 50, (1, 24), generator=torch.Generator().manual_seed(0))
+    document = (torch.arange(24) >= 12).long()[None]
+    before = model.hidden(tokens, document)
+    tokens[0, 18] = (tokens[0, 18] + 1) % 50
+    changed = (model.hidden(tokens, document)[0] != before[0]).any(-1)
+    assert changed.tolist() == [False] * 12 + [True] * 12
 
 
 def test_a_position_sees_neither_what_follows_nor_another_document() -> None:
