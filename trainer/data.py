@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cairn.errors import ArtifactError, StageError
+from trainer.masking import Vocabulary
 from trainer.recipe import Training
 
 Ids = npt.NDArray[np.int64]
@@ -80,6 +81,11 @@ class Tokens:
     """sha256 of the tokenizer.json that made it."""
     manifest: str
     """sha256 of tokens.json."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What masking has to know of the tokens; None where there is no mask token."""
+        return None if self.mask is None else Vocabulary(self.vocab_size, self.end_of_text, self.mask)
 
     @classmethod
     def open(cls, root: Path) -> "Tokens":

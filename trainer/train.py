@@ -22,11 +22,13 @@ from trainer.checkpoint import (
     save_weights,
     weights_of,
 )
-from trainer.data import Batches, Tokens
+from trainer.data import Batches, Ids, Tokens
 from trainer.evaluate import Development
 from trainer.lease import Watch
-from trainer.loss import Examples, documents, loss, totals
+from trainer.loss import Examples, documents, loss, masked_tokens, totals
 from trainer.manifest import FORMAT
+from trainer.masked_loss import masked_losses
+from trainer.masking import mask
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
@@ -73,6 +75,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        self.vocabulary = self.tokens.vocabulary
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
@@ -108,8 +111,7 @@ class Trainer:
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
-                        for domain, bits in development.bits_per_byte(self.model).items():
-                            line[f"development_bits_per_byte.{domain}"] = bits
+                        line.update(self._scored(development))
                     if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
@@ -138,9 +140,7 @@ class Trainer:
         began = time.monotonic()
         inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        tokens = torch.from_numpy(inputs)
-        document = documents(tokens, self.tokens.end_of_text) if recipe.document_mask else None
-        sums = self._backward(Examples(tokens, torch.from_numpy(targets), document=document))
+        sums = self._backward(self._examples(parallel.data_rank * share, inputs, targets))
         stop = self.asked_to_stop or (self.first and self.watch.stale())
         sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
@@ -162,6 +162,16 @@ class Trainer:
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
         }
+
+    def _examples(self, first: int, inputs: Ids, targets: Ids) -> Examples:
+        """What is to be learned from rows of this step, of which `first` is the first."""
+        recipe = self.recipe
+        end_of_text = self.tokens.end_of_text if recipe.document_mask else None
+        if recipe.masked is not None and self.vocabulary is not None:
+            number = recipe.rows_before(self.step) + first
+            return masked_tokens(mask(recipe.masked, self.vocabulary, recipe.seed, number, inputs), end_of_text)
+        document = None if end_of_text is None else documents(torch.from_numpy(inputs), end_of_text)
+        return Examples(torch.from_numpy(inputs), torch.from_numpy(targets), document=document)
 
     def _backward(self, examples: Examples) -> torch.Tensor:
         """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
@@ -247,6 +257,13 @@ class Trainer:
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+
+    def _scored(self, development: Development) -> dict[str, float]:
+        """What the log tells of the development split."""
+        if self.recipe.masked is not None and self.vocabulary is not None:
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate)
+        scored = development.bits_per_byte(self.model)
+        return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
     def _ask_to_stop(self, *_: object) -> None:
         self.asked_to_stop = True
