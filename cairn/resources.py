@@ -17,12 +17,19 @@ class Resources:
     """Data worker processes (`CAIRN_WORKERS`; default: the processors this process may use)."""
     processes: int
     """Training processes, the world size on this machine (`CAIRN_PROCESSES`; default 1)."""
+    checkpoints: str | None = None
+    """The folder or URL below which training keeps its checkpoints in progress, so that it goes on elsewhere when this
+    machine is lost (`CAIRN_CHECKPOINTS`; default: in the work folder)."""
 
     @classmethod
     def from_environment(cls) -> "Resources":
         """Raises RecipeError when a variable is not a positive whole number."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(workers=_positive("CAIRN_WORKERS", processors), processes=_positive("CAIRN_PROCESSES", 1))
+        return cls(
+            workers=_positive("CAIRN_WORKERS", processors),
+            processes=_positive("CAIRN_PROCESSES", 1),
+            checkpoints=os.environ.get("CAIRN_CHECKPOINTS") or None,
+        )
 
 
 def _positive(variable: str, default: int) -> int:

@@ -21,6 +21,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, length: int) -> None:
         """Go on after the first `length` bytes; 0 begins a new log."""
+        self.path = path
         self.file = open(path, "r+b" if length else "wb")  # noqa: SIM115 - open for the whole run
         self.hash = hashlib.sha256(self.file.read(length) if length else b"")
         self.length = length

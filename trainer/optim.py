@@ -33,6 +33,13 @@ class Optimizers:
             groups.append({"params": decayed, "weight_decay": section.weight_decay})
         self.section = section
         self.adamw = torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, eps=section.eps, fused=True)
+        for parameter in rest.values():
+            # What AdamW makes at its first step; made here, a state has all its tensors before anything is loaded.
+            self.adamw.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
 
     @torch.no_grad()
     def step(self, factor: float) -> None:

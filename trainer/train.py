@@ -11,19 +11,12 @@ from typing import Any
 import torch
 
 from cairn.errors import StageError
-from cairn.lineage.artifact import readable
+from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
-from trainer.checkpoint import (
-    check_kept,
-    hand_over_kept,
-    keep_state,
-    load_progress,
-    save_progress,
-    save_weights,
-    weights_of,
-)
+from trainer.checkpoint import save_weights, weights_of
 from trainer.data import Batches, Ids, Tokens
 from trainer.evaluate import Development
+from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.lease import Watch
 from trainer.loss import Examples, documents, loss, masked_tokens, totals
 from trainer.manifest import FORMAT
@@ -33,6 +26,8 @@ from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
 from trainer.parallel import Parallel, TreeSum
+from trainer.place import Place
+from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.schedule import rate
 
@@ -44,6 +39,8 @@ class Run:
     training: Training
     tokens: Path
     work: Path
+    checkpoints: str
+    """The folder or URL that checkpoints in progress lie below."""
     checkpoint: Path
     optimizer: Path
     board: Path | None
@@ -57,9 +54,9 @@ class Run:
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        places = {name: Path(said[name]) for name in ("tokens", "work", "checkpoint", "optimizer")}
-        board = None if said["board"] is None else Path(said["board"])
-        return cls(training=training, board=board, name=said["name"], until=said["until"], **places)
+        for name in ("tokens", "work", "checkpoint", "optimizer", "board"):
+            said[name] = said[name] and Path(said[name])
+        return cls(training=training, **said)
 
 
 class Trainer:
@@ -88,6 +85,11 @@ class Trainer:
         self.asked_to_stop = False
         self.kept: dict[str, str] = {}
         """sha256 of the states that were kept, by step."""
+        made_for = {"pretrain": recipe.model_dump(mode="json"), "tokens": self.tokens.manifest}
+        place = Place(f"{run.checkpoints}/checkpoints")
+        self.checkpoints = InProgress(place, made_for, recipe.keep_last, self.parallel.rank, self.parallel.size)
+        self.elsewhere = None if run.checkpoints == str(run.work) else Place(f"{run.checkpoints}/kept")
+        """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
         self.resumed_at = self.step
 
@@ -105,9 +107,11 @@ class Trainer:
         try:
             with progress("pretrain", until, "steps", self.step, shown=self.first) as shown:
                 while self.step < until:
+                    self.checkpoints.check()
                     line = self._train_step(speed)
                     if line is None:
                         self._keep(log)
+                        self.checkpoints.wait()
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
@@ -125,6 +129,8 @@ class Trainer:
             sent.finish()
         if self.step < recipe.steps:
             self._keep(log)
+        self.checkpoints.wait()
+        if self.step < recipe.steps:
             if self.first:
                 self._tell("reached", speed.summary())
         elif self.first:
@@ -191,38 +197,47 @@ class Trainer:
         return total
 
     def _resume(self) -> tuple[int, int]:
-        """Take up the newest sound checkpoint in the work folder: the step to go on from, and the bytes of its log."""
-        found = load_progress(self.run.work / "checkpoints", self._check_log)
+        """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
+        found = self.checkpoints.load(self.state(), self._accept)
         if found is None:
             return 0, 0
-        manifest, tensors = found
-        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        manifest, state = found
+        weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
-        self.optimizers.load(tensors)
+        self.optimizers.load(state)
         self.kept = dict(manifest["kept"])
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
         return int(manifest["step"]), int(manifest["log"]["length"])
 
-    def _check_log(self, manifest: dict[str, Any]) -> None:
-        if not is_logged(self.run.work / "training.jsonl", manifest["log"]):
-            raise ValueError("training.jsonl lacks what was logged before it")
-        check_kept(self.run.work / "kept", manifest["kept"])
+    def _accept(self, manifest: dict[str, Any]) -> None:
+        """Bring back what a checkpoint counts on where this work folder lacks it. Raises ValueError."""
+        kept, log = self.run.work / "kept", self.run.work / "training.jsonl"
+        if self.elsewhere:
+            fetch(kept, manifest["kept"], self.elsewhere)
+        check_kept(kept, manifest["kept"])
+        if not is_logged(log, manifest["log"]):
+            with written_aside(log) as aside:
+                aside.write_bytes(self.checkpoints.log_of(manifest))
 
     def _keep(self, log: TrainingLog | None) -> None:
-        """Write a checkpoint in progress. Every process holds the same state; the first writes it, and has the log."""
+        """Begin to write a checkpoint in progress."""
+        logged, facts = b"", {}
         if log:
-            facts = {"log": log.settle(), "kept": self.kept}
-            save_progress(self.run.work / "checkpoints", self.step, self._state(), facts)
+            facts = {"log": log.settle(), "kept": dict(self.kept), "line": None}
+            logged = log.path.read_bytes()
+        self.checkpoints.save(self.step, self.state(), logged, facts)
 
     def _keep_for_good(self, log: TrainingLog | None) -> None:
         """Write a state that becomes part of the artifacts."""
         if log:
-            digest = keep_state(self.run.work / "kept", self.step, self._state(), {"log": log.settle()})
-            self.kept[str(self.step)] = digest
+            kept = self.run.work / "kept"
+            self.kept[str(self.step)] = keep_state(kept, self.step, self.state(), {"log": log.settle()})
+            if self.elsewhere:
+                send(kept, self.step, self.elsewhere)
 
-    def _state(self) -> dict[str, torch.Tensor]:
-        """All that the next step depends on."""
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next step depends on, besides its number."""
         weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
         return weights | self.optimizers.state()
 

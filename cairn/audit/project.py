@@ -18,11 +18,12 @@ from ruamel.yaml.error import YAMLError
 from cairn.audit.target import Pins
 from cairn.audit.verdicts import Audit, Finding, Node, Verdict
 from cairn.errors import StoreError, one_line
-from cairn.lineage.artifact import Artifact, readable
+from cairn.lineage.artifact import Artifact
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.pins import pin_of
 from components.recipe import Recipe
 from pipelines.stages import Stage, stages
+from trainer.manifest import unsealed
 
 Makers = Callable[[str], list[Attestation]]
 LOCK, DAG = Path("dvc.lock"), Path("dvc.yaml")
@@ -271,13 +272,14 @@ def _checkpoint(folder: Path, named: str) -> tuple[Finding, str]:
     """Whether a checkpoint in progress is what its manifest says, and the training log too."""
     try:
         data = (folder / "manifest.json").read_bytes()
-        manifest = json.loads(data)
-        with open(folder / "state.safetensors", "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        said, log = manifest["sha256"], manifest["log"]
-        faults = ["manifest.json: is not as the trainer writes it"] if data != readable(manifest) else []
-        if digest != said:
-            faults.append("state.safetensors: its bytes are not those that manifest.json tells of")
+        digest = hashlib.sha256(data).hexdigest()
+        manifest = unsealed(data)
+        log = manifest["log"]
+        faults = []
+        for name, said in manifest["files"].items():
+            with open(folder / name, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != said["sha256"]:
+                    faults.append(f"{name}: its bytes are not those that manifest.json tells of")
         if f"{manifest['step']:08d}" != folder.name:
             faults.append(f"manifest.json: step {manifest['step']}, in the folder {folder.name}")
         with open(folder.parents[1] / "training.jsonl", "rb") as file:

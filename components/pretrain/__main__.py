@@ -13,6 +13,7 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
     """Launch the trainer and wait for it."""
     from components.pretrain.launch import pretrain
 
+    place = task.resources.checkpoints
     return pretrain(
         section,
         tokens=task.inputs["tokens"],
@@ -22,6 +23,7 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
         resources=task.resources,
         name=task.key[:12],
         facts=task.facts,
+        checkpoints=f"{place.rstrip('/')}/{task.key}" if place else None,
     )
 
 

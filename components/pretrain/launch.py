@@ -49,6 +49,7 @@ def pretrain(
     resources: Resources,
     name: str,
     facts: dict[str, Any],
+    checkpoints: str | None = None,
     until: int | None = None,
     board: bool = True,
 ) -> BaseException | None:
@@ -58,6 +59,7 @@ def pretrain(
         checkpoint, optimizer: folders for the finished artifacts.
         name: what the job and its W&B run are called.
         facts: takes seeds, world size, speed and where it was resumed.
+        checkpoints: the folder or URL below which checkpoints in progress of this run lie; None is `work`.
         until: stop after this step, with a checkpoint in `work`; None trains to the last and writes the artifacts.
         board: whether metrics go to W&B, as its environment variables say.
 
@@ -87,6 +89,7 @@ def pretrain(
             "training": section.model_dump(mode="json"),
             "tokens": str(tokens),
             "work": str(work),
+            "checkpoints": checkpoints or str(work),
             "checkpoint": str(checkpoint),
             "optimizer": str(optimizer),
             "board": (os.environ.get("WANDB_DIR") or str(BOARD)) if board else None,

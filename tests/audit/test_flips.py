@@ -12,8 +12,9 @@ import torch
 
 from tests.audit.attacks import audited, digest, store_of, wrong
 from tests.pipelines.project import Project
-from trainer.checkpoint import save_progress
 from trainer.metrics import TrainingLog
+from trainer.place import Place
+from trainer.progress import InProgress
 
 STORE = Path(".cairn/store")
 
@@ -40,9 +41,12 @@ def flipped(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     work = root / ".cairn" / "work" / ("5" * 64) / "scratch"
     work.mkdir(parents=True)
     log = TrainingLog(work / "training.jsonl", 0)
+    checkpoints = InProgress(Place(str(work / "checkpoints")), {"pretrain": {"steps": 3}}, keep_last=2)
     for step in (1, 2):
         log.write({"step": step, "loss": 3.0 / step})
-        save_progress(work / "checkpoints", step, {"model.weight": torch.arange(64.0)}, {"log": log.settle()})
+        said = {"log": log.settle(), "kept": {}}
+        checkpoints.save(step, {"model.weight": torch.arange(64.0)}, log.path.read_bytes(), said)
+    checkpoints.wait()
     assert wrong(audited(project)) == []
     return project
 

@@ -15,7 +15,7 @@ from cairn.resources import Resources
 from components.pretrain.launch import pretrain
 from components.pretrain.recipe import Pretrain
 from tests.components.test_pretrain_launch import RECIPE, launch, made, start, wait_for_step
-from trainer.checkpoint import take_up
+from trainer.kept import take_up
 
 KEEPING: dict[str, Any] = {"keep_every": 15}
 

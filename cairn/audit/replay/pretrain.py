@@ -99,7 +99,7 @@ def _kept(job: Job) -> list[int] | None:
 def _stretch(job: Job, first: int, last: int) -> Finding:
     """Do the steps after `first` up to `last` again."""
     from components.pretrain.launch import pretrain
-    from trainer.checkpoint import take_up
+    from trainer.kept import take_up
 
     folder = job.scratch / f"{first}"
     checkpoint, optimizer, work = (folder / name for name in ("checkpoint", "optimizer", "work"))
