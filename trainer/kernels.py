@@ -10,9 +10,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial
 
 IGNORED = -100  # the target of a position that nothing is learned from; PyTorch's own convention
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
+
+
+def local(weight: Tensor) -> Tensor:
+    """What this process holds of a weight that is split over processes (a DTensor); any other weight as it is.
+
+    The gradient of a split weight stays where its part is. That of a weight which every process has whole is a sum over
+    the processes that is still to be taken: each saw a part of the sequence, of the heads or of the vocabulary.
+    """
+    if not isinstance(weight, DTensor):
+        return weight
+    gradient = [placement if placement.is_shard() else Partial() for placement in weight.placements]
+    return weight.to_local(grad_placements=gradient)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

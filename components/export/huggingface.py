@@ -201,7 +201,7 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> None
 def _expect(trained: Transformer, expected: Path) -> float:
     """Write the trainer's logits over two sequences of the whole context; the largest of them."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, trained.embedding.num_embeddings, (2, trained.shape.context), generator=generator)
+    tokens = torch.randint(0, len(trained.embedding.weight), (2, trained.shape.context), generator=generator)
     with torch.no_grad():
         logits = trained(tokens)
     write_tensors(expected, {"tokens": tokens, "logits": logits})
