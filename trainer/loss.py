@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from trainer.kernels import IGNORED
-from trainer.masking import Masked
 from trainer.model import Transformer
 
 
@@ -56,16 +55,6 @@ def next_token(windows: Tensor, end_of_text: int | None) -> Examples:
     """
     tokens, targets = windows[:, :-1], windows[:, 1:]
     return Examples(tokens, targets, document=None if end_of_text is None else documents(tokens, end_of_text))
-
-
-def masked_tokens(masked: Masked, end_of_text: int | None) -> Examples:
-    """The masked places learn the tokens that were there.
-
-    Args:
-        end_of_text: as in `next_token`. Masking neither takes such a token away nor makes one.
-    """
-    tokens, at, targets = (torch.from_numpy(part) for part in (masked.inputs, masked.at, masked.targets))
-    return Examples(tokens, targets, at, None if end_of_text is None else documents(tokens, end_of_text))
 
 
 def documents(tokens: Tensor, end_of_text: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Which tokens a bidirectional model has to guess, and what stands in their place.
 
-Masks are a pure function of the seed and the number of a row, counted through the training, whatever the number of
-processes and the size of a micro-batch: the bits of a row come from a counter that begins at the row's own place
-(Philox 4x64-10: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), under a key that the seed gives.
+Masks are a pure function of (seed, step, row of the global batch), whatever the number of processes and the size of a
+micro-batch: the bits of a row come from a counter that begins at the row's own place (Philox 4x64-10: Salmon et al.
+2011, "Parallel random numbers: as easy as 1, 2, 3"), under a key that follows from seed and step.
 
 Every row has the same number of masked places, so that shapes do not change. The end-of-text token is never masked; a
 row that holds fewer other tokens than are to be masked fills its places with tokens that are left as they are and are
@@ -51,16 +51,16 @@ def places(rate: float, context: int) -> int:
     return max(1, round(rate * context))
 
 
-def mask(masking: Masking, vocabulary: Vocabulary, seed: int, first: int, rows: Ids) -> Masked:
-    """Mask rows that follow each other.
+def mask(masking: Masking, vocabulary: Vocabulary, seed: int, step: int, first: int, rows: Ids) -> Masked:
+    """Mask rows of a step.
 
     Args:
-        first: number of the first of them, counted through the training.
+        first: number of the first of them in the global batch.
         rows: (rows, context) int64.
     """
     count, context = rows.shape
     k = places(masking.rate, context)
-    bits = _bits(seed, first, count, context + 2 * k)
+    bits = _bits(seed, step, first, count, context + 2 * k)
     at = drawn(bits[:, :context], rows != vocabulary.end_of_text, k)
     was = np.take_along_axis(rows, at, 1)
     learned = was != vocabulary.end_of_text
@@ -95,10 +95,10 @@ def key(*words: object) -> Sequence[int]:
     return [int.from_bytes(digest[start : start + 8], "little") for start in (0, 8)]
 
 
-def _bits(seed: int, first: int, rows: int, each: int) -> Bits:
-    """(rows, each) random numbers, for each of the rows from `first`."""
+def _bits(seed: int, step: int, first: int, rows: int, each: int) -> Bits:
+    """(rows, each) random numbers, for rows from `first` of a step."""
     blocks = -(-each // 4)  # a count of the counter gives four
-    stream = np.random.Philox(key=np.array(key(seed), np.uint64), counter=[first * blocks, 0, 0, 0])
+    stream = np.random.Philox(key=np.array(key(seed, step), np.uint64), counter=[first * blocks, 0, 0, 0])
     raw: Bits = stream.random_raw(rows * blocks * 4).reshape(rows, blocks * 4)
     return raw[:, :each]
 

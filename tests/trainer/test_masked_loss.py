@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.loss import loss, masked_tokens
+from trainer.loss import Examples, documents, loss
 from trainer.masked_loss import masked_losses, percent
 from trainer.masking import IGNORED, Vocabulary, mask
 from trainer.model import Transformer
@@ -40,9 +40,10 @@ def test_only_masked_places_are_learned_from_their_own_document(model: Transform
     rows[1, [0, 6, 11]] = 0
     rows[2] = 0
     rows[2, 3:5] = 7  # fewer other tokens than are to be masked
-    masked = mask(Masking(), VOCABULARY, 0, 0, rows)
+    masked = mask(Masking(), VOCABULARY, 0, 0, 0, rows)
     assert (masked.targets == IGNORED).sum() == 3
-    found = loss(model, masked_tokens(masked, VOCABULARY.end_of_text))
+    inputs, at, targets = (torch.from_numpy(part) for part in (masked.inputs, masked.at, masked.targets))
+    found = loss(model, Examples(inputs, targets, at, documents(inputs, VOCABULARY.end_of_text)))
     assert int(found.counted) == 4 * 5 - 3
     expected = 0.0
     for row in range(4):
