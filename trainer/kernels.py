@@ -172,14 +172,15 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, scale, weight = ctx.saved_tensors
-        if weight.dim() == 1:
+        if weight.dim() == 1 and x.is_cpu:
             # LayerNorm's backward in one pass, told that the mean is 0. It takes away what the mean would have
             # contributed, the mean of grad * weight; that is given back.
+            mean, wanted = torch.zeros_like(scale), [True, True, False]
             by_x, by_weight, _ = torch.ops.aten.native_layer_norm_backward(
-                grad.contiguous(), x, weight.shape, torch.zeros_like(scale), scale, weight, None, [True, True, False]
+                grad.contiguous(), x, weight.shape, mean, scale, weight.float(), None, wanted
             )
             taken = (grad @ weight.to(grad.dtype))[..., None] * (scale / x.shape[-1])
-            return by_x.add_(taken.to(by_x.dtype)), by_weight, None
+            return by_x.add_(taken.to(by_x.dtype)), by_weight.to(weight.dtype), None
         normal = x.to(torch.float32, copy=True).mul_(scale)
         wide = grad.to(torch.float32, copy=True)
         product = wide * normal

@@ -4,7 +4,7 @@ import json
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,26 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
+from trainer.batches import Batches
 from trainer.checkpoint import save_weights, weights_of
-from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.lease import Watch
-from trainer.loss import Examples, documents, loss, totals
+from trainer.loader import Loader
+from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
+from trainer.masked_loss import masked_losses
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
+from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
 from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.schedule import rate
 from trainer.spread import exchange, fill
+from trainer.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        self.vocabulary = self.tokens.vocabulary
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         with self.parallel.built_on:
@@ -78,7 +83,8 @@ class Trainer:
         self.parallel.apply(self.model, recipe)
         fill(self.model, self.model.drawn(recipe.seed))
         self.optimizers = Optimizers(recipe.optimizer, self.model)
-        self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
+        self.batches = Batches(recipe, self.tokens)
+        self.loader = Loader(self.batches, recipe, self.parallel)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
         self.asked_to_stop = False
@@ -91,6 +97,9 @@ class Trainer:
         """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
         self.resumed_at = self.step
+        if self.first:
+            for line in told(self.batches.order.drawn(recipe.steps)):
+                print(f"pretrain: {line}", flush=True)
 
     def fit(self) -> bool:
         """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
@@ -114,8 +123,7 @@ class Trainer:
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
-                        for domain, bits in development.bits_per_byte(self.model).items():
-                            line[f"development_bits_per_byte.{domain}"] = bits
+                        line.update(self._scored(development))
                     if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
@@ -126,6 +134,7 @@ class Trainer:
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
             self._keep(log)
@@ -142,13 +151,10 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
-        share = batch // parallel.data_size
         began = time.monotonic()
-        inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
+        rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        tokens = torch.from_numpy(inputs)
-        document = documents(tokens, self.tokens.end_of_text) if recipe.document_mask else None
-        sums = self._backward(Examples(tokens, torch.from_numpy(targets), document=document))
+        sums = self._backward(rows.examples())
         stop = self.asked_to_stop or (self.first and self.watch.stale())
         sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
@@ -249,6 +255,7 @@ class Trainer:
             "tokens": self.tokens.manifest,
             "step": self.step,
             "tokens_seen": recipe.rows_before(self.step) * recipe.model.context,
+            "domains": {name: asdict(each) for name, each in self.batches.order.drawn(self.step).items()},
             "parameters": recipe.model.parameters(self.tokens.vocab_size),
             "seed": recipe.seed,
             "precision": recipe.precision,
@@ -267,6 +274,13 @@ class Trainer:
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+
+    def _scored(self, development: Development) -> dict[str, float]:
+        """What the log tells of the development split."""
+        if self.recipe.masked is not None and self.vocabulary is not None:
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate)
+        scored = development.bits_per_byte(self.model)
+        return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
     def _ask_to_stop(self, *_: object) -> None:
         self.asked_to_stop = True
