@@ -22,6 +22,7 @@ from trainer.lease import Watch
 from trainer.loader import Loader
 from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
+from trainer.masked_loss import masked_losses
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
@@ -75,6 +76,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        self.vocabulary = self.tokens.vocabulary
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         with self.parallel.built_on:
@@ -123,8 +125,7 @@ class Trainer:
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
-                        for domain, bits in development.bits_per_byte(self.model).items():
-                            line[f"development_bits_per_byte.{domain}"] = bits
+                        line.update(self._scored(development))
                     if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
@@ -291,6 +292,13 @@ class Trainer:
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+
+    def _scored(self, development: Development) -> dict[str, float]:
+        """What the log tells of the development split."""
+        if self.recipe.masked is not None and self.vocabulary is not None:
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate)
+        scored = development.bits_per_byte(self.model)
+        return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
     def _ask_to_stop(self, *_: object) -> None:
         self.asked_to_stop = True
