@@ -201,7 +201,7 @@ def test_a_new_model_of_every_class_guesses_evenly_and_learns_from_its_first_ste
     losses = []
     for _ in range(12):
         said = loss(model, Examples(tokens[:, :-1], tokens[:, 1:]))
-        (said.total / said.counted).backward()
+        (said.total / said.counted).backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
         losses.append(float(said.nats.mean()))
         optimizer.step()
