@@ -151,6 +151,7 @@ def test_positions_that_are_told_count_from_there(name: str) -> None:
     assert moved < 1e-4 if shape.positions == "rope" else moved > 1e-2
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_attention_of_a_gpu_gives_what_that_of_a_cpu_gives(causal: bool, masked: bool) -> None:
