@@ -4,6 +4,7 @@ import os
 import shutil
 
 from cairn.errors import StageError
+from trainer.beginning import check_beginning
 from trainer.order import Order
 from trainer.recipe import Training
 from trainer.tokens import Tokens
@@ -14,7 +15,8 @@ def check(training: Training, tokens: Tokens, processes: int) -> Order:
 
     Raises:
         StageError: too few tokens for a batch or, of a domain, for a sequence; a domain that is not there; no mask
-            token where tokens are to be masked; processes that cannot share a step; or no C++ compiler to compile with.
+            token where tokens are to be masked; weights to begin with that are others than the recipe says; processes
+            that cannot share a step; or no C++ compiler to compile with.
         ArtifactError: the table beside a shard is damaged.
     """
     if training.masked is not None and tokens.mask is None:
@@ -22,6 +24,7 @@ def check(training: Training, tokens: Tokens, processes: int) -> Order:
             "the tokens have no mask token, with which a bidirectional model learns: set tokenize.mask_token, such as "
             "to <|mask|>, or pretrain.model.causal: true"
         )
+    check_beginning(training, tokens)
     context = training.model.context
     needed = training.batch * context + (1 if training.model.causal else 0)
     if len(tokens.train) < needed:

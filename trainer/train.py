@@ -14,6 +14,7 @@ from cairn.errors import StageError
 from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
 from trainer.batches import Batches
+from trainer.beginning import weights
 from trainer.checkpoint import save_weights, weights_of
 from trainer.evaluate import Development
 from trainer.guard import Guard, check_numbers, report, rows_to_blame
@@ -82,7 +83,8 @@ class Trainer:
         with self.parallel.built_on:
             self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
         self.parallel.apply(self.model, recipe)
-        fill(self.model, self.model.drawn(recipe.seed))
+        drawn = self.model.drawn(recipe.seed)
+        fill(self.model, weights(recipe.init_from, recipe.model) if recipe.init_from else drawn)
         self.optimizers = Optimizers(recipe.optimizer, self.model)
         self.guard = Guard(recipe.skip, self.parallel.device)
         self.batches = Batches(recipe, self.tokens)

@@ -198,6 +198,9 @@ class Walk:
         for name, digest in attested.inputs.items():
             self._edge(stage, artifact_id(digest), f"named as its input {name}")
             walked.append((digest, name))
+        for name, digest in attested.beginnings.items():
+            self._edge(stage, artifact_id(digest), f"named as what it began with, {name}")
+            walked.append((digest, name))
         for origin in origins.surroundings(attested, self.store, self.pins):
             self._origin(stage, origin)
         if attested.objects:

@@ -30,6 +30,7 @@ from cairn.lineage.store import Store, records
 SHA256 = "[0-9a-f]{64}"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 CODE, DIFFERENCE, LOCK = "code", "difference", "lock"  # kinds of dependencies that are no inputs
+BEGINNING = "beginning"  # what is no input either: weights that the section names, by their digest
 ENVIRONMENT = ("python", "system", "machine", "processor", "memory", "packages", "resources")
 # What there need not be: then a null, or nothing in it, says so.
 MAY_BE_NONE = ("accelerators", "driver", "image", "arithmetic")
@@ -78,6 +79,11 @@ class Attestation:
     def inputs(self) -> dict[str, str]:
         """Name to digest of the artifacts that the stage was run on."""
         return {one["name"]: one["digest"]["sha256"] for one in self._dependencies if _kind(one) == ""}
+
+    @cached_property
+    def beginnings(self) -> dict[str, str]:
+        """Name to digest of the artifacts whose weights training began with. The section names them by digest."""
+        return {one["name"]: one["digest"]["sha256"] for one in self._dependencies if _kind(one) == BEGINNING}
 
     @cached_property
     def objects(self) -> tuple[Resource, ...]:

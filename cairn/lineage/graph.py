@@ -41,7 +41,7 @@ class Dependency:
 
 def dependencies(attested: Attestation) -> Iterator[Dependency]:
     """The artifacts and source objects that a stage read. Its code and locks led nowhere else, and are left out."""
-    for name, digest in attested.inputs.items():
+    for name, digest in {**attested.inputs, **attested.beginnings}.items():
         yield Dependency("artifact", name, digest)
     for one in attested.objects:
         yield Dependency("object", str(one.uri), one.sha256)

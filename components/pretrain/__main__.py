@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 def work(section: "Pretrain", task: "Task") -> BaseException | None:
     """Launch the trainer and wait for it."""
+    from cairn.lineage.attestation import BEGINNING
+    from cairn.lineage.statement import Resource
     from components.pretrain.launch import pretrain
+
+    if section.init_from:
+        noted = {"kind": BEGINNING, "path": section.init_from.path}
+        task.objects.append(Resource("init_from", section.init_from.sha256, annotations=noted))
 
     place = task.resources.checkpoints
     return pretrain(
