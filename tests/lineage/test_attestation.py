@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cairn.errors import AttestationError
 from cairn.lineage.attestation import (
+    BEGINNING,
     ENVIRONMENT,
     MAY_BE_NONE,
     Attestation,
@@ -26,6 +27,7 @@ from cairn.lineage.attestation import (
     sign,
     verify,
 )
+from cairn.lineage.graph import dependencies
 from cairn.lineage.signing import KeySigner, key_id, signer, trusted_keys
 from cairn.lineage.statement import Resource, stage_key, statement
 from cairn.lineage.store import Store
@@ -52,6 +54,29 @@ def test_a_signed_statement_comes_back_with_its_inputs_and_outputs() -> None:
     verified = verify(sign(example(), signer()), trusted_keys())
     assert verified.outputs == {"documents": "d" * 64}
     assert verified.inputs == {"sources": "5" * 64}
+
+
+def test_what_training_began_with_is_followed_and_is_no_input() -> None:
+    tokens, key = Resource("tokens", "5" * 64), {"torch": "2.13.0"}
+    begun = Resource("init_from", "c" * 64, annotations={"kind": BEGINNING, "path": "models/base"})
+    section = {"init_from": {"path": "models/base", "sha256": "c" * 64}}
+    said = statement(
+        outputs=[Resource("checkpoint", "d" * 64)],
+        dependencies=[tokens, begun],
+        parameters={"component": "pretrain", "version": "1", "section": section},
+        internal={
+            "stageKey": stage_key("pretrain", "1", {"tokens": "5" * 64}, section, key),
+            "packages": key,
+        },
+        run={"startedOn": "2026-01-01T00:00:00+00:00"},
+        builder={"id": "urn:cairn:runner"},
+    )
+    verified = verify(sign(said, signer()), trusted_keys())
+    assert verified.inputs == {"tokens": "5" * 64}
+    assert verified.beginnings == {"init_from": "c" * 64}
+    assert verified.objects == ()
+    assert verified.expected_key() == verified.stage_key
+    assert [one.digest for one in dependencies(verified)] == ["5" * 64, "c" * 64]
 
 
 def test_the_envelope_can_be_checked_without_cairn() -> None:
