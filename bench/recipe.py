@@ -71,10 +71,10 @@ def text(windows: int) -> Text:
         vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(made[::8], trainer)
-    end = tokenizer.token_to_id(END)
+    end = tokenizer.encode(END).ids
     parts: list[list[int]] = [[], []]
     for index, encoded in enumerate(tokenizer.encode_batch(made)):
-        parts[index % 16 == 15] += [end, *encoded.ids]
+        parts[index % 16 == 15] += end + encoded.ids
     size = SHAPE.context + 1
     train, heldout = (torch.tensor(ids[: len(ids) // size * size]).view(-1, size) for ids in parts)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
@@ -95,7 +95,7 @@ def run(optimizer: Optimizer, schedule: Schedule, steps: int, text: Text) -> flo
         clip_(model.parameters(), 1.0)
         optimizers.step(rate(schedule, step, steps))
     with torch.no_grad():
-        parts = [loss(model, next_token(part, None)) for part in text.heldout.split(BATCH)]
+        parts = [loss(model, next_token(part, None)) for part in torch.split(text.heldout, BATCH)]
     return float(sum(part.nats.sum() for part in parts) / sum(part.counted for part in parts))
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     torch.set_flush_denormal(True)
-    steps, rates = (30, RATES[1:4]) if quick else (STEPS, RATES)
+    steps, rates = (12, RATES[1:4]) if quick else (STEPS, RATES)
     began, used = time.monotonic(), time.process_time()
     data = text(steps * BATCH)
     assert len(data.train) == steps * BATCH, "the corpus is too small"
