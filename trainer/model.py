@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import activate, attend, head_loss, layer_norm, local, reach, rms_norm, rotate, swiglu
+from trainer.kernels import Reach, activate, attend, head_loss, layer_norm, local, reach, rms_norm, rotate, swiglu
 from trainer.recipe import ModelShape
 
 
@@ -22,7 +22,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.dtype = dtype
-        self.embedding = Table(vocab_size, shape.width)
+        self.embedding = Table(vocab_size, shape.width, tied=shape.tied)
         self.positions = Table(shape.context, shape.width) if shape.positions == "learned" else None
         self.embedding_norm = None if shape.causal else Norm(shape)
         self.blocks = nn.ModuleList(Block(shape, first=layer == 0) for layer in range(shape.layers))
@@ -78,7 +78,7 @@ class Transformer(nn.Module):
             x = x + self.positions(positions, self.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        seen = reach(document, self.shape.causal)
+        seen = reach(document, self.shape.causal, tokens.shape[1], x)
         for block in self.blocks:
             x = block(x, rope, seen)
         return x if self.norm is None else self.norm(x)  # type: ignore[no-any-return]
@@ -120,7 +120,7 @@ class Block(nn.Module):
         self.mlp_norm = Norm(shape)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Reach) -> Tensor:
         if self.placement == "pre":
             x = x + self.attention(self.attention_norm(x), rope, seen)
             return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
@@ -146,24 +146,25 @@ class Attention(nn.Module):
             self.query_norm = Norm(shape, heads * shape.head_dim, of_heads=True)
             self.key_norm = Norm(shape, kv_heads * shape.head_dim, of_heads=True)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Reach) -> Tensor:
         e, eps = self.shape.head_dim, self.shape.norm_eps
         h, k = (local(matrix.weight).shape[0] // e for matrix in (self.query, self.key))
         # One product for the three: the weights stay apart, only the multiplication is shared.
         qkv = joined(x, self.query, self.key, self.value).view(*x.shape[:2], h + 2 * k, e)
-        qk, value = qkv[:, :, : h + k], qkv[:, :, h + k :]
+        # Split, not sliced: the gradient of a slice is as large as what it was cut from.
+        qk, value = torch.split(qkv, [h + k, k], 2)
         # The scale of the scores, 1/sqrt(e), goes with the query: into its norm where there is one.
         scale = e**-0.5
         if self.shape.qk_norm == "head":
             of_query, of_key = local(self.query_norm.weight) * scale, local(self.key_norm.weight)
             qk = rms_norm(qk, torch.cat((of_query.expand(h, e), of_key.expand(k, e))), eps)
         elif self.shape.qk_norm == "width":
-            query, key = qk[:, :, :h].flatten(2), qk[:, :, h:].flatten(2)
+            query, key = (part.flatten(2) for part in torch.split(qk, [h, k], 2))
             query, key = rms_norm(query, self.query_norm.weight * scale, eps), rms_norm(key, self.key_norm.weight, eps)
             qk = torch.cat((query, key), -1).view(*x.shape[:2], h + k, e)
         if rope is not None:
             qk = rotate(qk, *rope)
-        query, key = qk[:, :, :h], qk[:, :, h:]
+        query, key = torch.split(qk, [h, k], 2)
         if self.shape.qk_norm == "none":
             query = query * scale
         return self.output(attend(query, key, value, seen, self.shape.causal))  # type: ignore[no-any-return]
@@ -205,12 +206,15 @@ class Transform(nn.Module):
 class Table(nn.Module):
     """A vector for each token, or for each position."""
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, tied: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, columns))
+        self.tied = tied
 
     def forward(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.embedding(index, local(self.weight).to(dtype))
+        weight = local(self.weight)
+        # The head's gradient, which comes first, is of every row: to that one the few of this one are added.
+        return F.embedding(index, weight, sparse=self.tied and weight.is_cpu).to(dtype)
 
 
 class Matrix(nn.Module):

@@ -4,7 +4,7 @@ import json
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,27 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
+from trainer.batches import Batches
 from trainer.checkpoint import save_weights, weights_of
-from trainer.data import Batches, Tokens
 from trainer.evaluate import Development
+from trainer.guard import Guard, check_numbers, report, rows_to_blame
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.lease import Watch
-from trainer.loss import Examples, documents, loss, totals
+from trainer.loader import Loader
+from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
+from trainer.masked_loss import masked_losses
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
+from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
 from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.schedule import rate
 from trainer.spread import exchange, fill
+from trainer.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        self.vocabulary = self.tokens.vocabulary
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         with self.parallel.built_on:
@@ -78,7 +84,9 @@ class Trainer:
         self.parallel.apply(self.model, recipe)
         fill(self.model, self.model.drawn(recipe.seed))
         self.optimizers = Optimizers(recipe.optimizer, self.model)
-        self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
+        self.guard = Guard(recipe.skip, self.parallel.device)
+        self.batches = Batches(recipe, self.tokens)
+        self.loader = Loader(self.batches, recipe, self.parallel)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
         self.asked_to_stop = False
@@ -91,6 +99,9 @@ class Trainer:
         """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
         self.resumed_at = self.step
+        if self.first:
+            for line in told(self.batches.order.drawn(recipe.steps)):
+                print(f"pretrain: {line}", flush=True)
 
     def fit(self) -> bool:
         """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
@@ -114,8 +125,7 @@ class Trainer:
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
-                        for domain, bits in development.bits_per_byte(self.model).items():
-                            line[f"development_bits_per_byte.{domain}"] = bits
+                        line.update(self._scored(development))
                     if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
@@ -126,6 +136,7 @@ class Trainer:
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
             self._keep(log)
@@ -142,13 +153,11 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
-        share = batch // parallel.data_size
         began = time.monotonic()
-        inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
+        rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        tokens = torch.from_numpy(inputs)
-        document = documents(tokens, self.tokens.end_of_text) if recipe.document_mask else None
-        sums = self._backward(Examples(tokens, torch.from_numpy(targets), document=document))
+        examples = rows.examples()
+        sums = self._backward(examples)
         stop = self.asked_to_stop or (self.first and self.watch.stale())
         sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
@@ -156,12 +165,9 @@ class Trainer:
         nats = sums[0] / sums[1]
         norm = clip_(self.parameters, recipe.clip)
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise StageError(
-                f"step {self.step}: the loss is {float(nats)} and the gradient norm {float(norm)}: training diverged; "
-                "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
-            )
+            raise StageError(f"step {self.step + 1}: {self._diverged(examples, float(nats), float(norm))}")
         factor = rate(recipe.schedule, self.step, recipe.steps)
-        self.optimizers.step(factor)
+        self.optimizers.step(factor, self.guard.judge(self.step, nats, norm))
         self.step += 1
         return {
             "step": self.step,
@@ -169,6 +175,7 @@ class Trainer:
             "loss": float(nats),
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
+            **({"skipped": int(self.guard.skipped)} if recipe.skip else {}),
         }
 
     def _backward(self, examples: Examples) -> torch.Tensor:
@@ -191,6 +198,21 @@ class Trainer:
             parameter.grad = grad
         return total
 
+    def _diverged(self, examples: Examples, nats: float, norm: float) -> str:
+        """What happened in a step whose loss or gradient is no number, and what to do; the weights are as before it."""
+        first = self.parallel.data_rank * len(examples.tokens)
+        numbers = range(first, first + len(examples.tokens))
+        blamed = rows_to_blame(self.model, examples.to(self.parallel.device), lambda rows: loss(self.model, rows))
+        documents = {row: self.batches.documents_of(self.step, row, 1) for row in numbers}
+        self.checkpoints.wait()
+        newest = self.checkpoints.newest
+        return (
+            f"the loss is {nats} and the gradient norm {norm}, and "
+            f"{report(self.run.work / 'diverged', self.step + 1, documents, [first + row for row in blamed])}; "
+            f"{'no checkpoint was written yet' if newest is None else f'the checkpoint of step {newest} stays'}; lower "
+            "pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
+        )
+
     def _resume(self) -> tuple[int, int]:
         """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
         found = self.checkpoints.load(self.state(), self._accept)
@@ -200,6 +222,8 @@ class Trainer:
         weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         self.optimizers.load(state)
+        self.guard.load(state)
+        check_numbers(state, f"the checkpoint of step {manifest['step']}")
         self.kept = dict(manifest["kept"])
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
@@ -234,7 +258,7 @@ class Trainer:
     def state(self) -> dict[str, torch.Tensor]:
         """All that the next step depends on, besides its number."""
         weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
-        return weights | self.optimizers.state()
+        return weights | self.optimizers.state() | self.guard.state()
 
     def _finish(self) -> None:
         """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""
@@ -249,6 +273,7 @@ class Trainer:
             "tokens": self.tokens.manifest,
             "step": self.step,
             "tokens_seen": recipe.rows_before(self.step) * recipe.model.context,
+            "domains": {name: asdict(each) for name, each in self.batches.order.drawn(self.step).items()},
             "parameters": recipe.model.parameters(self.tokens.vocab_size),
             "seed": recipe.seed,
             "precision": recipe.precision,
@@ -267,6 +292,13 @@ class Trainer:
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+
+    def _scored(self, development: Development) -> dict[str, float]:
+        """What the log tells of the development split."""
+        if self.recipe.masked is not None and self.vocabulary is not None:
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate)
+        scored = development.bits_per_byte(self.model)
+        return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
     def _ask_to_stop(self, *_: object) -> None:
         self.asked_to_stop = True
