@@ -15,7 +15,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from trainer.model import Transformer
 from trainer.recipe import Layout, Training
-from trainer.spread import own, spread
+from trainer.sharded import part_of
+from trainer.spread import spread
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -34,7 +35,7 @@ class Parallel:
         self.layout = layout
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = _device()
+        self.device = _device(strict)
         self.data_size = self.size // layout.tensor
         """Processes, or groups of them that share every matrix product, with rows of their own."""
         self.data_rank = self.rank // layout.tensor
@@ -75,7 +76,7 @@ class Parallel:
         Returns:
             The totals of all processes, and whether any of them was asked to stop. They travel with the gradients.
         """
-        grads = [own(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        grads = [part_of(parameter.grad) for parameter in parameters if parameter.grad is not None]
         if self.size > 1:
             # Gradients of a model that is spread were summed on the way backward.
             summed = [] if self.mesh else grads
@@ -102,10 +103,15 @@ class Parallel:
         return parts[0]
 
 
-def _device() -> torch.device:
+def _device(strict: bool) -> torch.device:
     """The GPU of this process, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if strict:
+        # cuBLAS reads it when it is first used, and repeats its bits only with workspaces of a fixed size.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.backends.cuda.enable_cudnn_sdp(False)  # its backward pass adds up in no fixed order
+    torch.set_float32_matmul_precision("highest" if strict else "high")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device

@@ -101,11 +101,6 @@ def place(target: Tensor, value: Tensor) -> None:
     target.copy_(value)
 
 
-def own(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor that may be spread; changes to it change the tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def full(part: Tensor) -> Tensor:
     """The whole of a tensor that may be spread. All processes must ask together."""
     return part.full_tensor().detach() if isinstance(part, DTensor) else part.detach()
