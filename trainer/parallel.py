@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from trainer.layout import mesh_of
 from trainer.model import Transformer
 from trainer.recipe import Layout, Training
 from trainer.sharded import part_of
@@ -40,15 +41,15 @@ class Parallel:
         """Processes, or groups of them that share every matrix product, with rows of their own."""
         self.data_rank = self.rank // layout.tensor
         """Which rows are of this process: the share `data_rank` of `data_size` of every step."""
-        self.shard = self.data_size if layout.shard == "all" else layout.shard
         self.mesh: DeviceMesh | None = None
         """Of all processes, (replicate, shard, tensor); None where the whole model is in every process."""
         if self.size > 1 and not dist.is_initialized():
             backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, timeout=TIMEOUT)
-        if self.shard > 1 or layout.tensor > 1:
-            sizes = (self.data_size // self.shard, self.shard, layout.tensor)
-            self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
+        dimensions = mesh_of(layout, self.size)
+        if "shard" in dimensions:
+            sizes, names = tuple(dimensions.values()), tuple(dimensions)
+            self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=names)
 
     @property
     def built_on(self) -> torch.device:

@@ -96,7 +96,8 @@ class Tensors:
             document = F.pad(torch.zeros_like(tokens) if document is None else document, (0, missing), value=-1)
             tokens = F.pad(tokens, (0, missing))
             positions = None if positions is None else F.pad(positions, (0, missing))
-        return self.gather(before(tokens, document, positions))[:, :time]
+        whole = self.gather(before(tokens, document, positions))
+        return whole[:, :time] if missing else whole
 
     @torch.no_grad()
     def logits(self, before: Callable[..., Tensor], hidden: Tensor) -> Tensor:
