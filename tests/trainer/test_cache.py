@@ -21,7 +21,7 @@ from trainer.tokens import Tokens
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    return counting(tmp_path / "tokens")
+    return counting(tmp_path / "tokens", digests=True)
 
 
 @pytest.fixture
