@@ -40,7 +40,7 @@ class Parallel:
         self.shard = self.data_size if layout.shard == "all" else layout.shard
         self.mesh: DeviceMesh | None = None
         """Of all processes, (replicate, shard, tensor); None where the whole model is in every process."""
-        if self.size > 1:
+        if self.size > 1 and not dist.is_initialized():
             backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, timeout=TIMEOUT)
         if self.shard > 1 or layout.tensor > 1:
@@ -51,6 +51,14 @@ class Parallel:
         """Leave the group."""
         if self.size > 1:
             dist.destroy_process_group()
+
+    def any(self, said: bool) -> bool:
+        """Whether any process says so."""
+        if self.size > 1:
+            flag = torch.tensor(int(said), device=self.device)
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            return bool(flag)
+        return said
 
     def combine(self, parameters: Sequence[nn.Parameter], totals: Tensor, stop: bool) -> tuple[Tensor, bool]:
         """Make every gradient the mean over all targets of the step.

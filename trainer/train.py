@@ -2,7 +2,7 @@
 
 import json
 import math
-import signal
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
 from trainer.checkpoint import save_weights, weights_of
 from trainer.data import Batches, Tokens
-from trainer.evaluate import Development
+from trainer.evaluate import CutShortError, Development
+from trainer.heart import Heart
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
-from trainer.lease import Watch
 from trainer.loss import Examples, documents, loss, totals
 from trainer.manifest import FORMAT
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
@@ -27,7 +27,9 @@ from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
 from trainer.progress import InProgress
 from trainer.recipe import Training
+from trainer.rendezvous import client, join
 from trainer.schedule import rate
+from trainer.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Run:
     name: str
     until: int | None
     """Stop after this step, with a checkpoint in progress; None trains to the last."""
+    grace: float
+    """Seconds from being asked to end to the end of the process."""
+    hang_after: float
+    """Seconds without progress that are a hang."""
+    join_within: float
+    """Seconds until all processes must have come."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -60,9 +68,9 @@ class Run:
 class Trainer:
     """One run. `fit` ends with the finished artifacts, or, when it was asked to stop, with a checkpoint in progress."""
 
-    def __init__(self, run: Run, watch: Watch) -> None:
+    def __init__(self, run: Run, stop: Stop) -> None:
         self.run = run
-        self.watch = watch
+        self.stop = stop
         self.recipe = recipe = run.training
         torch.set_num_threads(recipe.threads)
         torch.set_flush_denormal(True)
@@ -70,7 +78,12 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        join(run.join_within)
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
+        rank, size = self.parallel.rank, self.parallel.size
+        store = client(run.hang_after / 4) if size > 1 else None
+        stacks = run.work / "logs" / f"stacks-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        self.heart = Heart(rank, size, run.hang_after, stacks, store).start()
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
         self.model.initialize(recipe.seed)
@@ -79,12 +92,13 @@ class Trainer:
         self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
-        self.asked_to_stop = False
+        self.unfinished: dict[str, Any] | None = None
+        """The log line of a step whose evaluation was cut short."""
         self.kept: dict[str, str] = {}
         """sha256 of the states that were kept, by step."""
         made_for = {"pretrain": recipe.model_dump(mode="json"), "tokens": self.tokens.manifest}
         place = Place(f"{run.checkpoints}/checkpoints")
-        self.checkpoints = InProgress(place, made_for, recipe.keep_last, self.parallel.rank, self.parallel.size)
+        self.checkpoints = InProgress(place, made_for, recipe.keep_last, rank, size)
         self.elsewhere = None if run.checkpoints == str(run.work) else Place(f"{run.checkpoints}/kept")
         """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
@@ -94,26 +108,21 @@ class Trainer:
         """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
         recipe, run = self.recipe, self.run
         until = min(run.until or recipe.steps, recipe.steps)
-        signal.signal(signal.SIGTERM, self._ask_to_stop)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and decides
-        development = self._development() if self.first else None
+        self.development = self._development() if self.first else None
         log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
         speed = Speed(run.work / "speed.jsonl")
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
         sent = board(run.board, run.name, config, self.step) if self.first and run.board else NoBoard()
         try:
             with progress("pretrain", until, "steps", self.step, shown=self.first) as shown:
-                while self.step < until:
+                while self.step < until or self.unfinished:
                     self.checkpoints.check()
-                    line = self._train_step(speed)
-                    if line is None:
+                    line = self.unfinished or self._train_step(speed)
+                    last = self.step == recipe.steps
+                    if line is None or ((last or self.step % recipe.evaluate_every == 0) and not self._evaluate(line)):
                         self._keep(log)
                         self.checkpoints.wait()
                         return False
-                    last = self.step == recipe.steps
-                    if development and (last or self.step % recipe.evaluate_every == 0):
-                        for domain, bits in development.bits_per_byte(self.model).items():
-                            line[f"development_bits_per_byte.{domain}"] = bits
                     if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
@@ -128,6 +137,7 @@ class Trainer:
         if self.step < recipe.steps:
             self._keep(log)
         self.checkpoints.wait()
+        self.heart.at("end", self.step)
         if self.step < recipe.steps:
             if self.first:
                 self._tell("reached", speed.summary())
@@ -141,14 +151,16 @@ class Trainer:
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
         share = batch // parallel.data_size
+        self.heart.at("data", self.step)
         began = time.monotonic()
         inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
+        self.heart.at("forward and backward")
         tokens = torch.from_numpy(inputs)
         document = documents(tokens, self.tokens.end_of_text) if recipe.document_mask else None
         sums = self._backward(Examples(tokens, torch.from_numpy(targets), document=document))
-        stop = self.asked_to_stop or (self.first and self.watch.stale())
-        sums, stop = parallel.combine(self.parameters, sums, stop)
+        self.heart.at("gather")
+        sums, stop = parallel.combine(self.parameters, sums, self.stop.asked)
         if stop:
             return None
         nats = sums[0] / sums[1]
@@ -158,6 +170,7 @@ class Trainer:
                 f"step {self.step}: the loss is {float(nats)} and the gradient norm {float(norm)}: training diverged; "
                 "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
             )
+        self.heart.at("optimizer")
         factor = rate(recipe.schedule, self.step, recipe.steps)
         self.optimizers.step(factor)
         self.step += 1
@@ -168,6 +181,25 @@ class Trainer:
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
         }
+
+    def _evaluate(self, line: dict[str, Any]) -> bool:
+        """Add scores on the development split to a log line; False when some process was asked to stop meanwhile."""
+        scores: dict[str, float] = {}
+        cut = False
+        try:
+            if self.development:
+                scores = self.development.bits_per_byte(self.model, self._asked_meanwhile)
+        except CutShortError:
+            cut = True
+        cut = self.parallel.any(cut)
+        self.unfinished = line if cut else None
+        line |= {f"development_bits_per_byte.{domain}": bits for domain, bits in scores.items()}
+        return not cut
+
+    def _asked_meanwhile(self) -> bool:
+        self.heart.at("evaluate", self.step)
+        # Where the model is spread, a batch takes all processes, so that all must leave it out.
+        return self.parallel.any(self.stop.asked) if self.parallel.mesh else self.stop.asked
 
     def _backward(self, examples: Examples) -> torch.Tensor:
         """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
@@ -190,12 +222,15 @@ class Trainer:
         """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
         found = self.checkpoints.load(self.state(), self._accept)
         if found is None:
+            if self.first and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+                print("pretrain: beginning anew at step 0", flush=True)
             return 0, 0
         manifest, state = found
         weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         self.optimizers.load(state)
         self.kept = dict(manifest["kept"])
+        self.unfinished = manifest["line"]
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
         return int(manifest["step"]), int(manifest["log"]["length"])
@@ -212,14 +247,16 @@ class Trainer:
 
     def _keep(self, log: TrainingLog | None) -> None:
         """Begin to write a checkpoint in progress."""
+        self.heart.at("save", self.step)
         logged, facts = b"", {}
         if log:
-            facts = {"log": log.settle(), "kept": dict(self.kept), "line": None}
+            facts = {"log": log.settle(), "kept": dict(self.kept), "line": self.unfinished}
             logged = log.path.read_bytes()
         self.checkpoints.save(self.step, self.state(), logged, facts)
 
     def _keep_for_good(self, log: TrainingLog | None) -> None:
         """Write a state that becomes part of the artifacts."""
+        self.heart.at("save", self.step)
         if log:
             kept = self.run.work / "kept"
             self.kept[str(self.step)] = keep_state(kept, self.step, self.state(), {"log": log.settle()})
@@ -263,8 +300,10 @@ class Trainer:
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
 
-    def _ask_to_stop(self, *_: object) -> None:
-        self.asked_to_stop = True
+    def close(self) -> None:
+        """Leave the others."""
+        self.heart.end()
+        self.parallel.close()
 
     def _tell(self, outcome: str, facts: dict[str, Any]) -> None:
         tell(self.run.work, {"outcome": outcome, "step": self.step, "resumed_at": self.resumed_at, **facts})
