@@ -27,6 +27,7 @@ CLASSES = {
         "positions": "rope",
         "qk_norm": "none",
         "gated": True,
+        "heads": "divisor of width",
     },
     "Olmo2ForCausalLM": {
         "causal": True,
@@ -54,10 +55,9 @@ CLASSES = {
         "norm_placement": "post",
         "positions": "learned",
         "qk_norm": "none",
-        "activation": "gelu-tanh",
+        "activation": ("gelu-tanh", "silu"),
         "gated": False,
         "bias": True,
-        "tied": True,
         "kv_heads": "heads",
         "head_dim": "width / heads",
         "mlp_width": "4 × width",
@@ -69,8 +69,6 @@ CLASSES = {
         "positions": "rope",
         "qk_norm": "none",
         "gated": True,
-        "bias": False,
-        "tied": True,
         "kv_heads": "heads",
         "head_dim": "width / heads",
     },
@@ -87,7 +85,7 @@ CLASSES = {
         "head_dim": "width / heads",
     },
 }
-"""For each class, what a shape must be; what is not named is free."""
+"""For each class, what a shape must be, or one of what it must be; what is not named is free."""
 
 
 def class_of(shape: "ModelShape") -> str:
@@ -107,8 +105,22 @@ def class_of(shape: "ModelShape") -> str:
 
 def _faults(shape: "ModelShape", name: str) -> Iterator[str]:
     """What to set so that the class holds the shape."""
-    wanted = {"heads": shape.heads, "width / heads": shape.width / shape.heads, "4 × width": 4 * shape.width}
-    for key, value in CLASSES[name].items():
-        asked = wanted[value] if isinstance(value, str) and value in wanted else value
-        if getattr(shape, key) != asked:
+    for key, wanted in CLASSES[name].items():
+        said = getattr(shape, key)
+        if wanted == "divisor of width":
+            if shape.width % said:
+                yield f"{key} to a divisor of width ({shape.width})"
+        elif isinstance(wanted, tuple):
+            if said not in wanted:
+                yield f"{key}: {' or '.join(wanted)}"
+        elif said != (asked := _asked(shape, wanted)):
             yield f"{key}: {json.dumps(asked)}".replace('"', "")
+
+
+def _asked(shape: "ModelShape", wanted: object) -> object:
+    """A value that is given in words, as a number; any other as it is."""
+    if wanted == "width / heads":
+        return shape.width / shape.heads if shape.width % shape.heads else shape.width // shape.heads
+    return (
+        {"heads": shape.heads, "4 × width": 4 * shape.width}.get(wanted, wanted) if isinstance(wanted, str) else wanted
+    )

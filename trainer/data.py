@@ -181,7 +181,7 @@ def check(training: Training, tokens: Tokens, processes: int) -> None:
             f"({training.batch} sequences of {context}): add text, or lower pretrain.batch or pretrain.model.context"
         )
     try:
-        training.check_processes(processes)
+        training.check_processes(processes, tokens.vocab_size)
     except ValueError as error:
         raise StageError(str(error)) from None
     if training.compile and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))):

@@ -10,9 +10,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial
 
 IGNORED = -100  # the target of a position that nothing is learned from; PyTorch's own convention
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
+
+
+def local(weight: Tensor) -> Tensor:
+    """What this process holds of a weight that is split over processes (a DTensor); any other weight as it is.
+
+    The gradient of a split weight stays where its part is. That of a weight which every process has whole is a sum over
+    the processes that is still to be taken: each saw a part of the sequence, of the heads or of the vocabulary.
+    """
+    if not isinstance(weight, DTensor):
+        return weight
+    gradient = [placement if placement.is_shard() else Partial() for placement in weight.placements]
+    return weight.to_local(grad_placements=gradient)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -50,19 +63,28 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if activation == "gelu-tanh" else "none")
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, document: Tensor | None = None, causal: bool = True) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, causal: bool = True) -> Tensor:
     """Softmax attention; the query is scaled already.
 
-    query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e); document: (batch, time), the number of the
-    document that a position belongs to, beyond which it does not look; causal: nor does it look at what follows.
-    Returns (batch, time, heads * e).
+    query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e), all of one dtype; seen: what `reach` gave;
+    causal: nothing that follows is looked at, which `seen` says too. Returns (batch, time, heads * e).
     """
-    return _Attend.apply(query, key, value, document, causal)  # type: ignore[no-any-return,no-untyped-call]
+    return _Attend.apply(query, key, value, seen, causal)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def reach(document: Tensor | None, causal: bool) -> Tensor | None:
-    """What `attend` takes for its `document`, made once for all blocks."""
-    return document
+def reach(document: Tensor | None, causal: bool, time: int, like: Tensor) -> Tensor | None:
+    """What a position sees, made once for all blocks: (batch or 1, time, time), 0 where the row sees the column and
+    -inf where it does not, in the dtype and on the device of `like`. None where everything is seen.
+
+    document: (batch, time), the number of the document that a position belongs to, beyond which it does not look.
+    """
+    hidden = None if document is None else document[:, :, None] != document[:, None, :]
+    if causal:
+        later = torch.ones(time, time, dtype=torch.bool, device=like.device).triu(1)
+        hidden = later[None] if hidden is None else hidden | later
+    if hidden is None:
+        return None
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
 
 
 def head_loss(
@@ -94,51 +116,61 @@ def head_loss(
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        normal = wide * scale
-        ctx.save_for_backward(normal, scale, weight)
-        return (normal * weight).to(x.dtype)
+        wide = x.to(torch.float32, copy=True)  # which may be written to
+        scale = torch.rsqrt(torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1] + eps)
+        ctx.save_for_backward(x, scale, weight)
+        return wide.mul_(scale).mul_(weight).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        normal, scale, weight = ctx.saved_tensors
-        wide = grad.float()
-        by_weight = (wide * normal).flatten(0, -1 - weight.dim()).sum(0)
-        wide = wide * weight
-        by_x = (wide - normal * (wide * normal).mean(-1, keepdim=True)) * scale
-        return by_x.to(grad.dtype), by_weight, None
+        x, scale, weight = ctx.saved_tensors
+        if weight.dim() == 1:
+            # LayerNorm's backward in one pass, told that the mean is 0. It takes away what the mean would have
+            # contributed, the mean of grad * weight; that is given back.
+            by_x, by_weight, _ = torch.ops.aten.native_layer_norm_backward(
+                grad.contiguous(), x, weight.shape, torch.zeros_like(scale), scale, weight, None, [True, True, False]
+            )
+            taken = (grad @ weight.to(grad.dtype))[..., None] * (scale / x.shape[-1])
+            return by_x.add_(taken.to(by_x.dtype)), by_weight, None
+        normal = x.to(torch.float32, copy=True).mul_(scale)
+        wide = grad.to(torch.float32, copy=True)
+        product = wide * normal
+        by_weight = product.flatten(0, -1 - weight.dim()).sum(0)
+        mean = product.mul_(weight).mean(-1, keepdim=True)
+        return wide.mul_(weight).addcmul_(normal, mean, value=-1).mul_(scale).to(grad.dtype), by_weight, None
 
 
 class _Rotate(torch.autograd.Function):
+    """On whole heads, beside a copy with its halves exchanged: rows half as long cost as much again."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        cosine, sine = torch.cat((cosine, cosine), -1), torch.cat((-sine, sine), -1)
         ctx.save_for_backward(cosine, sine)
-        a, b = x.chunk(2, -1)
-        return torch.cat((a * cosine - b * sine, b * cosine + a * sine), -1)
+        return (x * cosine).addcmul_(x.roll(x.shape[-1] // 2, -1), sine)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
-        a, b = grad.chunk(2, -1)
-        return torch.cat((a * cosine + b * sine, b * cosine - a * sine), -1), None, None
+        return (grad * cosine).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sine, value=-1), None, None
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_and_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_and_up)
         gate, up = gate_and_up.chunk(2, -1)
-        return F.silu(gate) * up
+        active = F.silu(gate)
+        ctx.save_for_backward(gate_and_up, active)
+        return active * up
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (gate_and_up,) = ctx.saved_tensors
+        gate_and_up, active = ctx.saved_tensors
         gate, up = gate_and_up.chunk(2, -1)
         both = torch.empty_like(gate_and_up)
         by_gate, by_up = both.chunk(2, -1)
-        torch.mul(grad, F.silu(gate), out=by_up)
-        by_gate.copy_(torch.ops.aten.silu_backward(grad * up, gate))
+        torch.mul(grad, active, out=by_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=by_gate)
         return both
 
 
@@ -147,7 +179,7 @@ class _Attend(torch.autograd.Function):
     look ahead, against all: on a CPU two to three times as fast as the fused kernel at these lengths."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, document: Tensor | None, causal: bool) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, causal: bool) -> Tensor:
         batch, time, heads, e = query.shape
         kv = key.shape[2]
         group = heads // kv
@@ -160,15 +192,11 @@ class _Attend(torch.autograd.Function):
             stop = min(start + QUERY_BLOCK, time)
             end = stop if causal else time
             block = q[:, :, :, start:stop].reshape(batch * kv, group * (stop - start), e)
-            scores = torch.bmm(block, k[:, :end].mT).view(batch * kv, group, stop - start, end)
-            if causal:
-                later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q.device).triu(1)
-                scores[..., start:].masked_fill_(later, float("-inf"))
-            if document is not None:
-                other = document[:, start:stop, None] != document[:, None, :end]
-                by_document = scores.view(batch, kv, group, stop - start, end)
-                by_document.masked_fill_(other[:, None, None], float("-inf"))
-            p = torch.softmax(scores, -1).view(batch * kv, group * (stop - start), end)
+            scores = torch.bmm(block, k[:, :end].mT)
+            if seen is not None:
+                by_row = scores.view(batch, kv, group, stop - start, end)
+                by_row.add_(seen[:, None, None, start:stop, :end])
+            p = torch.softmax(scores, -1)
             probabilities.append(p)
             out[:, :, :, start:stop] = torch.bmm(p, v[:, :end]).view(batch, kv, group, stop - start, e)
         ctx.save_for_backward(q, k, v, *probabilities)
@@ -180,23 +208,28 @@ class _Attend(torch.autograd.Function):
         batch, kv, group, time, e = q.shape
         g = grad.view(batch, time, kv, group, e).permute(0, 2, 3, 1, 4).contiguous()
         by_q = torch.empty_like(q)
-        # Several blocks add to the same keys: bf16 would lose what the later ones bring.
-        sums = torch.float32 if time > QUERY_BLOCK else q.dtype
-        by_k = torch.zeros(batch * kv, time, e, dtype=sums, device=q.device)
-        by_v = torch.zeros_like(by_k)
-        for index, p in enumerate(probabilities):
+        by_k = by_v = None
+        # From the last block, which has all keys: what the others bring is added to it.
+        for index, p in reversed(list(enumerate(probabilities))):
             start = index * QUERY_BLOCK
             stop = min(start + QUERY_BLOCK, time)
             end = p.shape[-1]
             rows = group * (stop - start)
             block = q[:, :, :, start:stop].reshape(batch * kv, rows, e)
             block_grad = g[:, :, :, start:stop].reshape(batch * kv, rows, e)
-            by_v[:, :end] += torch.bmm(p.mT, block_grad)
             by_scores = torch._softmax_backward_data(torch.bmm(block_grad, v[:, :end].mT), p, -1, q.dtype)
             by_q[:, :, :, start:stop] = torch.bmm(by_scores, k[:, :end]).view(batch, kv, group, stop - start, e)
-            by_k[:, :end] += torch.bmm(by_scores.mT, block)
+            more_k, more_v = torch.bmm(by_scores.mT, block), torch.bmm(p.mT, block_grad)
+            if by_k is None or by_v is None:
+                # Several blocks add to the same keys: bf16 would lose what the later ones bring.
+                sums = torch.float32 if len(probabilities) > 1 else q.dtype
+                by_k, by_v = more_k.to(sums), more_v.to(sums)
+            else:
+                by_k[:, :end] += more_k
+                by_v[:, :end] += more_v
 
-        def back(x: Tensor) -> Tensor:
+        def back(x: Tensor | None) -> Tensor:
+            assert x is not None
             return x.to(q.dtype).view(batch, kv, time, e).transpose(1, 2)
 
         return by_q.permute(0, 3, 1, 2, 4).reshape(batch, time, kv * group, e), back(by_k), back(by_v), None, None
@@ -222,7 +255,8 @@ class _HeadLoss(torch.autograd.Function):
             valid = (y != IGNORED).to(p.dtype)[:, None]
             # Where nothing is learned the rows of `p` are not wiped: it is as large as the logits, and `x` is not.
             by_hidden.append((p @ head).mul_(valid))
-            by_head = _add(by_head, p.mT @ (x * valid), chunk)
+            # The small one transposed: a product that begins with all of `p` the other way around takes a third longer.
+            by_head = _add(by_head, ((x * valid).mT.contiguous() @ p).mT, chunk)
             if bias is not None:
                 by_bias = _add(by_bias, (p.mT @ valid).flatten(), chunk)
             nats.append(losses)
@@ -243,7 +277,8 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None, None, None]:
         by_hidden, by_head, by_bias = ctx.saved_tensors
-        return by_hidden * grad, by_head * grad, None, None if by_bias is None else by_bias * grad, None, None
+        by_head = torch.mul(by_head, grad, out=torch.empty(by_head.shape, dtype=by_head.dtype, device=by_head.device))
+        return by_hidden * grad, by_head, None, None if by_bias is None else by_bias * grad, None, None
 
 
 def _softmax_minus_target(

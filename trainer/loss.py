@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.kernels import IGNORED, head_loss
+from trainer.kernels import IGNORED
 from trainer.model import Transformer
 
 
@@ -28,6 +28,10 @@ class Examples(NamedTuple):
     def rows(self, first: int, stop: int) -> "Examples":
         """Some of the rows."""
         return Examples(*(None if part is None else part[first:stop] for part in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device."""
+        return Examples(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 class Losses(NamedTuple):
@@ -69,7 +73,7 @@ def loss(model: Transformer, examples: Examples, z_loss: float = 0.0, chunk: int
     if examples.at is not None:
         hidden = hidden.gather(1, examples.at[..., None].expand(-1, -1, hidden.shape[-1]))
     hidden, targets = model.predictor(hidden).flatten(0, 1), examples.targets
-    total, nats = head_loss(hidden, model.head_weight(), targets.flatten(), model.head_bias(), z_loss, chunk)
+    total, nats = model.head_loss(hidden, model.head_weight(), targets.flatten(), model.head_bias(), z_loss, chunk)
     return Losses(total, nats.view_as(targets), (targets != IGNORED).sum())
 
 

@@ -5,11 +5,13 @@ a recipe accepts is held by a class of Hugging Face (trainer/architecture.py), s
 remote code. The names of the weights are ours, and the same for every shape.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import activate, attend, layer_norm, reach, rms_norm, rotate, swiglu
+from trainer.kernels import activate, attend, head_loss, layer_norm, local, reach, rms_norm, rotate, swiglu
 from trainer.recipe import ModelShape
 
 
@@ -20,32 +22,42 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.dtype = dtype
-        self.embedding = nn.Embedding(vocab_size, shape.width)
-        self.positions = nn.Embedding(shape.context, shape.width) if shape.positions == "learned" else None
+        self.embedding = Table(vocab_size, shape.width, tied=shape.tied)
+        self.positions = Table(shape.context, shape.width) if shape.positions == "learned" else None
         self.embedding_norm = None if shape.causal else Norm(shape)
         self.blocks = nn.ModuleList(Block(shape, first=layer == 0) for layer in range(shape.layers))
         self.norm = None if shape.norm_placement == "post" else Norm(shape)
         self.transform = None if shape.causal else Transform(shape)
         self.head = None if shape.tied else Matrix(vocab_size, shape.width)
         self.logit_bias = None if shape.causal else nn.Parameter(torch.empty(vocab_size))
+        self.head_loss = head_loss
+        """Takes what `predictor` gives, `head_weight` and `head_bias`: `kernels.head_loss`, or its like for parts."""
 
     def initialize(self, seed: int) -> None:
-        """Draw the weights anew. What a block adds to the residual stream starts at zero, so that depth does not change
-        how training begins; a tied head starts small for the same reason."""
+        """Take the values that are drawn for a seed."""
+        with torch.no_grad():
+            for (_, value), parameter in zip(self.drawn(seed), self.parameters(), strict=True):
+                parameter.copy_(value)
+
+    def drawn(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """Names and first values of the weights, one after another, fp32 on the CPU. What a block adds to the residual
+        stream starts at zero, so that depth does not change how training begins; a tied head starts small for the same
+        reason."""
         generator = torch.Generator().manual_seed(seed)
         spread = 0.58 * self.shape.width**-0.5
         # A norm behind a matrix of zeros would blow its gradient up by 1/sqrt(eps): there the norm's scale is the zero.
         last = ("attention_norm.weight", "mlp_norm.weight")
         zeros = last if self.shape.norm_placement == "output" else ("attention.output.weight", "mlp.down.weight")
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                if name.endswith(("bias", *zeros)) or name == "head.weight":
-                    parameter.zero_()
-                elif parameter.dim() == 1:
-                    parameter.fill_(1.0)
-                else:
-                    table = name in ("embedding.weight", "positions.weight")
-                    parameter.normal_(0.0, 0.02 if table else spread, generator=generator)
+        for name, parameter in self.named_parameters():
+            value = torch.empty(parameter.shape, device="cpu")
+            if name.endswith(("bias", *zeros)) or name == "head.weight":
+                value.zero_()
+            elif parameter.dim() == 1:
+                value.fill_(1.0)
+            else:
+                table = name in ("embedding.weight", "positions.weight")
+                value.normal_(0.0, 0.02 if table else spread, generator=generator)
+            yield name, value
 
     def forward(self, tokens: Tensor, document: Tensor | None = None) -> Tensor:
         """Logits, fp32, (batch, time, vocabulary), for tokens (batch, time) int64; time is at most the context."""
@@ -56,20 +68,20 @@ class Transformer(nn.Module):
 
         positions: (time,) or (batch, time) int64; None counts from 0.
         """
-        x = F.embedding(tokens, self.embedding.weight.to(self.dtype))
+        x = self.embedding(tokens, self.dtype)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         rope = None
         if self.positions is None:
             rope = self._rope(positions)
         else:
-            x = x + F.embedding(positions, self.positions.weight).to(self.dtype)
+            x = x + self.positions(positions, self.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        seen = reach(document, self.shape.causal)
+        seen = reach(document, self.shape.causal, tokens.shape[1], x)
         for block in self.blocks:
             x = block(x, rope, seen)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else self.norm(x)  # type: ignore[no-any-return]
 
     def predictor(self, hidden: Tensor) -> Tensor:
         """What the head multiplies, (…, width): `hidden` itself, or what a bidirectional model makes of it first."""
@@ -77,11 +89,11 @@ class Transformer(nn.Module):
 
     def head_weight(self) -> Tensor:
         """The output head in the compute dtype, (vocabulary, width)."""
-        return (self.embedding if self.head is None else self.head).weight.to(self.dtype)
+        return local((self.embedding if self.head is None else self.head).weight).to(self.dtype)
 
     def head_bias(self) -> Tensor | None:
         """What a bidirectional model adds to its logits, in the compute dtype, (vocabulary,)."""
-        return None if self.logit_bias is None else self.logit_bias.to(self.dtype)
+        return None if self.logit_bias is None else local(self.logit_bias).to(self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits, fp32, (…, vocabulary), of `hidden` (…, width)."""
@@ -136,22 +148,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
         e, eps = self.shape.head_dim, self.shape.norm_eps
-        h, k = self.query.weight.shape[0] // e, self.key.weight.shape[0] // e
+        h, k = (local(matrix.weight).shape[0] // e for matrix in (self.query, self.key))
         # One product for the three: the weights stay apart, only the multiplication is shared.
         qkv = joined(x, self.query, self.key, self.value).view(*x.shape[:2], h + 2 * k, e)
-        qk, value = qkv[:, :, : h + k], qkv[:, :, h + k :]
+        # Split, not sliced: the gradient of a slice is as large as what it was cut from.
+        qk, value = torch.split(qkv, [h + k, k], 2)
         # The scale of the scores, 1/sqrt(e), goes with the query: into its norm where there is one.
         scale = e**-0.5
         if self.shape.qk_norm == "head":
-            query_weight = (self.query_norm.weight * scale).expand(h, e)
-            qk = rms_norm(qk, torch.cat((query_weight, self.key_norm.weight.expand(k, e))), eps)
+            of_query, of_key = local(self.query_norm.weight) * scale, local(self.key_norm.weight)
+            qk = rms_norm(qk, torch.cat((of_query.expand(h, e), of_key.expand(k, e))), eps)
         elif self.shape.qk_norm == "width":
-            query, key = qk[:, :, :h].flatten(2), qk[:, :, h:].flatten(2)
+            query, key = (part.flatten(2) for part in torch.split(qk, [h, k], 2))
             query, key = rms_norm(query, self.query_norm.weight * scale, eps), rms_norm(key, self.key_norm.weight, eps)
             qk = torch.cat((query, key), -1).view(*x.shape[:2], h + k, e)
         if rope is not None:
             qk = rotate(qk, *rope)
-        query, key = qk[:, :, :h], qk[:, :, h:]
+        query, key = torch.split(qk, [h, k], 2)
         if self.shape.qk_norm == "none":
             query = query * scale
         return self.output(attend(query, key, value, seen, self.shape.causal))  # type: ignore[no-any-return]
@@ -190,6 +203,20 @@ class Transform(nn.Module):
         return self.norm(activate(self.dense(x), self.activation))  # type: ignore[no-any-return]
 
 
+class Table(nn.Module):
+    """A vector for each token, or for each position."""
+
+    def __init__(self, rows: int, columns: int, tied: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rows, columns))
+        self.tied = tied
+
+    def forward(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        weight = local(self.weight)
+        # The head's gradient, which comes first, is of every row: to that one the few of this one are added.
+        return F.embedding(index, weight, sparse=self.tied and weight.is_cpu).to(dtype)
+
+
 class Matrix(nn.Module):
     """A linear map whose fp32 weight is cast to the dtype of its input: in place of autocast."""
 
@@ -199,13 +226,14 @@ class Matrix(nn.Module):
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        bias = None if self.bias is None else local(self.bias).to(x.dtype)
+        return F.linear(x, local(self.weight).to(x.dtype), bias)
 
 
 def joined(x: Tensor, *matrices: Matrix) -> Tensor:
     """What several matrices make of x, one behind the other in the last dimension, in one product."""
-    weight = torch.cat([matrix.weight for matrix in matrices]).to(x.dtype)
-    biases: list[Tensor] = [matrix.bias for matrix in matrices if matrix.bias is not None]
+    weight = torch.cat([local(matrix.weight) for matrix in matrices]).to(x.dtype)
+    biases: list[Tensor] = [local(matrix.bias) for matrix in matrices if matrix.bias is not None]
     return F.linear(x, weight, torch.cat(biases).to(x.dtype) if biases else None)
 
 
@@ -224,6 +252,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if self.centred and shape.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = local(self.weight)
         if self.centred:
-            return layer_norm(x, self.weight, self.bias, self.eps)
-        return rms_norm(x, self.weight, self.eps)
+            return layer_norm(x, weight, None if self.bias is None else local(self.bias), self.eps)
+        return rms_norm(x, weight, self.eps)

@@ -1,11 +1,13 @@
 """Muon for the matrices of the blocks, AdamW for everything else. Rates follow one schedule."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.recipe import Optimizer
+from trainer.sharded import Exchange, as_part_of, gradient_of, holders, norm, part_of
 
 # The first four steps of Polar Express (Amsel et al. 2025, arXiv 2505.16932). Singular values end within a factor of
 # about 2.5 of 1: nearer trains no better and costs more (docs/log.md).
@@ -18,61 +20,65 @@ COEFFICIENTS = (
 
 
 class Optimizers:
-    """Steps all parameters of a model; its state is a flat mapping of tensors."""
+    """Steps all parameters of a model; its state is a flat mapping of tensors, each spread as its parameter is.
+
+    Made when the parameters are where they stay: spread over processes, on their device.
+    """
 
     def __init__(self, section: Optimizer, model: nn.Module) -> None:
         named = dict(model.named_parameters())
-        matrices = {name: p for name, p in named.items() if name.startswith("blocks.") and p.dim() == 2}
+        matrices = {name: p for name, p in named.items() if is_matrix(name, p)}
+        self.section = section
         self.named = named
         self.muon = Muon(section, matrices) if section.matrices == "muon" else None
-        rest = {name: p for name, p in named.items() if self.muon is None or name not in matrices}
-        decayed = [p for name, p in rest.items() if name in matrices]
-        others = [p for name, p in rest.items() if name not in matrices]
+        # An update of AdamW is of single values: it takes the parts that are here for tensors of their own.
+        self.parts = {
+            name: nn.Parameter(part_of(p)) for name, p in named.items() if self.muon is None or name not in matrices
+        }
+        decayed = [part for name, part in self.parts.items() if name in matrices]
+        others = [part for name, part in self.parts.items() if name not in matrices]
         groups = [{"params": others, "weight_decay": 0.0}]
         if decayed:
             groups.append({"params": decayed, "weight_decay": section.weight_decay})
-        self.section = section
         self.adamw = torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, eps=section.eps, fused=True)
-        for parameter in rest.values():
-            # What AdamW makes at its first step; made here, a state has all its tensors before anything is loaded.
-            self.adamw.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
-            }
+        for part in self.parts.values():
+            zeros = {kind: torch.zeros_like(part.detach()) for kind in ("exp_avg", "exp_avg_sq")}
+            self.adamw.state[part] = {"step": torch.zeros((), device=part.device), **zeros}
 
     @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """Update every parameter from its gradient, at `factor` times its rate, and drop the gradients."""
+    def step(self, factor: float, accepted: Tensor | None = None) -> None:
+        """Update every parameter from its gradient, at `factor` times its rate, and drop the gradients.
+
+        Args:
+            accepted: whether the step is taken, a bool scalar on the device of the parameters, which nobody waits
+                for; None takes it.
+        """
         for group in self.adamw.param_groups:
             group["lr"] = self.section.lr * factor
+        for name, part in self.parts.items():
+            part.grad = part_of(gradient_of(self.named[name]))
+        # The fused kernel leaves parameters and state alone where it is told that an overflow was found.
+        self.adamw.found_inf = None if accepted is None else (~accepted).float()  # type: ignore[attr-defined]
         self.adamw.step()
         if self.muon:
-            self.muon.step(factor)
-        for parameter in self.named.values():
+            self.muon.step(factor, accepted)
+        for parameter in (*self.named.values(), *self.parts.values()):
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on besides the weights; names lead with the optimizer."""
         state = {}
-        for name, parameter in self.named.items():
-            for kind, value in self.adamw.state.get(parameter, {}).items():
-                state[f"adamw.{kind}.{name}"] = value
+        for name, part in self.parts.items():
+            for kind, value in self.adamw.state[part].items():
+                state[f"adamw.{kind}.{name}"] = value if kind == "step" else as_part_of(self.named[name], value)
         if self.muon:
             state |= {f"muon.momentum.{name}": value for name, value in self.muon.momentum().items()}
         return state
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a state that `state()` gave."""
-        for name, parameter in self.named.items():
-            kinds = {kind: state.get(f"adamw.{kind}.{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
-            if all(value is not None for value in kinds.values()):
-                self.adamw.state[parameter] = {
-                    kind: value.clone() for kind, value in kinds.items() if value is not None
-                }
-        if self.muon:
-            prefix = "muon.momentum."
-            self.muon.load({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        """Take up a state that `state()` gave. Raises KeyError when a tensor is missing."""
+        for name, tensor in self.state().items():
+            part_of(tensor).copy_(part_of(state[name]))
 
 
 class Muon:
@@ -80,41 +86,54 @@ class Muon:
 
     Update: momentum (Nesterov), Newton-Schulz, scaled by 0.2 * sqrt(max(rows, columns)) so that its RMS is that of an
     AdamW update (Liu et al. 2025, arXiv 2502.16982, eq. 4), with decoupled weight decay.
+
+    The iteration needs whole matrices. Where processes hold parts, they share out the matrices of one shape: each
+    orthogonalises its own ones (as Liu et al., algorithm 1, but every matrix in one process only).
     """
 
     def __init__(self, section: Optimizer, matrices: Mapping[str, nn.Parameter]) -> None:
         self.section = section
+        self.matrices = matrices
+        self.buffers = {name: torch.zeros_like(part_of(matrix)) for name, matrix in matrices.items()}
         # Matrices of one shape, up to transposition, go through the iteration together.
-        self.groups: dict[tuple[int, ...], dict[str, nn.Parameter]] = {}
+        groups: dict[tuple[Any, ...], list[str]] = {}
         for name, matrix in matrices.items():
-            self.groups.setdefault(tuple(sorted(matrix.shape)), {})[name] = matrix
-        self.buffers = {shape: torch.zeros(len(group), *shape) for shape, group in self.groups.items()}
+            groups.setdefault((tuple(sorted(matrix.shape)), holders(matrix)), []).append(name)
+        self.groups = [(names, Exchange([matrices[name] for name in names])) for names in groups.values()]
 
-    def step(self, factor: float) -> None:
-        """Update the matrices from their gradients."""
+    def step(self, factor: float, accepted: Tensor | None = None) -> None:
+        """Update the matrices from their gradients; where `accepted` is false, nothing changes."""
         lr, momentum = self.section.muon_lr * factor, self.section.muon_momentum
-        for shape, group in self.groups.items():
-            grads = torch.stack([_wide(_gradient(p)) for p in group.values()])
-            buffer = self.buffers[shape]
-            buffer.lerp_(grads, 1 - momentum)
-            updates = orthogonalize(torch.lerp(grads, buffer, momentum))
-            for parameter, update in zip(group.values(), updates.float(), strict=True):
-                parameter.mul_(1 - lr * self.section.weight_decay)
-                parameter.add_(_as(parameter, update), alpha=-lr * 0.2 * max(shape) ** 0.5)
+        kept = 1 - lr * self.section.weight_decay
+        for names, exchange in self.groups:
+            grads = [part_of(gradient_of(self.matrices[name])) for name in names]
+            buffers = [self.buffers[name] for name in names]
+            before = None if accepted is None else [buffer.clone() for buffer in buffers]
+            torch._foreach_lerp_(buffers, grads, 1 - momentum)
+            directions = [direction.bfloat16() for direction in torch._foreach_lerp(grads, buffers, momentum)]
+            wholes = exchange.gather(directions)
+            if wholes:
+                done = orthogonalize(torch.stack([_wide(whole) for whole in wholes]))
+                wholes = [_as(whole, update) for whole, update in zip(wholes, done, strict=True)]
+            updates = exchange.scatter(wholes, directions[0])
+            for index, (name, update) in enumerate(zip(names, updates, strict=True)):
+                part, scale = part_of(self.matrices[name]), 0.2 * max(self.matrices[name].shape) ** 0.5
+                if accepted is not None and before is not None:
+                    buffers[index].copy_(torch.where(accepted, buffers[index], before[index]))
+                    moved = (part * kept).add_(update.float(), alpha=-lr * scale)
+                    part.copy_(torch.where(accepted, moved, part))
+                else:
+                    part.mul_(kept).add_(update.float(), alpha=-lr * scale)
 
     def momentum(self) -> dict[str, Tensor]:
-        """The momentum of each matrix, in its own shape."""
-        return {
-            name: _as(parameter, buffer).contiguous()
-            for shape, group in self.groups.items()
-            for (name, parameter), buffer in zip(group.items(), self.buffers[shape], strict=True)
-        }
+        """The momentum of each matrix."""
+        return {name: as_part_of(self.matrices[name], buffer) for name, buffer in self.buffers.items()}
 
-    def load(self, momentum: Mapping[str, Tensor]) -> None:
-        """Take up what `momentum()` gave."""
-        for shape, group in self.groups.items():
-            for index, name in enumerate(group):
-                self.buffers[shape][index].copy_(_wide(momentum[name]))
+
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is a matrix of a block: these are decayed, and Muon's. Embeddings, position vectors, the head
+    and what a bidirectional model puts before it are not: their rows stand for tokens or are next to them."""
+    return name.startswith("blocks.") and parameter.dim() == 2
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -131,15 +150,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x
 
 
+@torch.no_grad()
 def clip_(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale all gradients so that their joint norm is at most `limit`; return the norm before."""
-    return nn.utils.clip_grad_norm_(list(parameters), limit, foreach=True)
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    if parameter.grad is None:
-        raise RuntimeError("a parameter took no part in the loss")
-    return parameter.grad
+    """Scale all gradients so that their joint norm is at most `limit`; return the norm before, the same everywhere."""
+    grads = [gradient_of(parameter) for parameter in parameters]
+    total = norm(grads)
+    torch._foreach_mul_([part_of(grad) for grad in grads], (limit / (total + 1e-6)).clamp(max=1.0))
+    return total
 
 
 def _wide(matrix: Tensor) -> Tensor:

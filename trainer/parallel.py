@@ -13,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from trainer.recipe import Layout
+from trainer.model import Transformer
+from trainer.recipe import Layout, Training
+from trainer.spread import own, spread
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -47,6 +49,15 @@ class Parallel:
             sizes = (self.data_size // self.shard, self.shard, layout.tensor)
             self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
 
+    @property
+    def built_on(self) -> torch.device:
+        """Where to build a model for `apply`: one that is spread is never whole anywhere."""
+        return self.device if self.mesh is None else torch.device("meta")
+
+    def apply(self, model: Transformer, training: Training) -> None:
+        """Make a model what the layout says; where it is spread, its weights are made here and hold nothing yet."""
+        spread(model, training, self.mesh, self.device)
+
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1:
@@ -72,12 +83,16 @@ class Parallel:
         Returns:
             The totals of all processes, and whether any of them was asked to stop. They travel with the gradients.
         """
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        grads = [own(parameter.grad) for parameter in parameters if parameter.grad is not None]
         if self.size > 1:
-            flat = torch.cat([*(grad.flatten() for grad in grads), totals, torch.tensor([float(stop)])])
+            # Gradients of a model that is spread were summed on the way backward.
+            summed = [] if self.mesh else grads
+            # Those that share products share their rows too: one of them counts.
+            counted = totals if self.rank % self.layout.tensor == 0 else torch.zeros_like(totals)
+            flat = torch.cat([*(grad.flatten() for grad in summed), counted, totals.new_tensor([float(stop)])])
             flat = self._sum(flat)
             offset = 0
-            for grad in grads:
+            for grad in summed:
                 grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
                 offset += grad.numel()
             totals, stop = flat[offset:-1], bool(flat[-1] > 0)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from cairn.recipe import Section
 from trainer.architecture import class_of
+from trainer.layout import check_layout, check_processes
 from trainer.shapes import NAMED, from_depth
 
 
@@ -305,6 +306,7 @@ class Training(Section):
             raise ValueError("masking is of a bidirectional model: set model.causal: false, or leave masking out")
         if self.mode == "strict" and (self.layout.shard != 1 or self.layout.tensor != 1):
             raise ValueError("strict mode keeps the whole model in every process: set pretrain.mode: fast to spread it")
+        check_layout(self)
         return self
 
     @property
@@ -329,25 +331,6 @@ class Training(Section):
         """Tokens in all steps."""
         return self.rows_before(self.steps) * self.model.context
 
-    def check_processes(self, processes: int) -> None:
+    def check_processes(self, processes: int, vocab_size: int) -> None:
         """Raises ValueError when so many processes cannot spread the model, or share out a step."""
-        spread = (1 if self.layout.shard == "all" else self.layout.shard) * self.layout.tensor
-        if processes % spread:
-            raise ValueError(
-                f"{processes} processes cannot be laid out as pretrain.layout says (shard {self.layout.shard}, tensor "
-                f"{self.layout.tensor}): their number must be a multiple of {spread}"
-            )
-        sharing = processes // self.layout.tensor
-        for batch in dict.fromkeys([*(ramp.batch for ramp in self.batch_ramp), self.batch]):
-            micro_batches = batch // self.micro_batch
-            if micro_batches % sharing:
-                raise ValueError(
-                    f"{sharing} processes cannot share {micro_batches} micro-batches evenly: "
-                    f"set CAIRN_PROCESSES to a divisor of it, or lower pretrain.micro_batch"
-                )
-            # A power of two for both: only then is every process' share a whole subtree of the sum.
-            if self.mode == "strict" and processes > 1 and micro_batches & (micro_batches - 1):
-                raise ValueError(
-                    f"strict mode sums micro-batches in pairs: {processes} processes need 2, 4, 8 ... micro-batches in "
-                    f"a step, not {micro_batches}: change pretrain.batch or micro_batch, or set pretrain.mode: fast"
-                )
+        check_processes(self, processes, vocab_size)

@@ -29,6 +29,7 @@ from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.rendezvous import client, join
 from trainer.schedule import rate
+from trainer.spread import exchange, fill
 from trainer.stop import Stop
 
 
@@ -85,9 +86,10 @@ class Trainer:
         stacks = run.work / "logs" / f"stacks-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self.heart = Heart(rank, size, run.hang_after, stacks, store).start()
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
-        self.model.initialize(recipe.seed)
-        self.loss = torch.compile(loss) if recipe.compile else loss
+        with self.parallel.built_on:
+            self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
+        self.parallel.apply(self.model, recipe)
+        fill(self.model, self.model.drawn(recipe.seed))
         self.optimizers = Optimizers(recipe.optimizer, self.model)
         self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
         self.parameters = list(self.model.parameters())
@@ -206,15 +208,18 @@ class Trainer:
         recipe, size = self.recipe, self.recipe.micro_batch
         sums = TreeSum()
         for start in range(0, len(examples.tokens), size):
-            losses = self.loss(self.model, examples.rows(start, start + size), recipe.z_loss, recipe.loss_chunk)
+            exchange(self.model, last=start + size == len(examples.tokens))
+            rows = examples.rows(start, start + size).to(self.parallel.device)
+            losses = loss(self.model, rows, recipe.z_loss, recipe.loss_chunk)
             losses.total.backward()  # type: ignore[no-untyped-call]
-            if len(examples.tokens) == size:
-                return totals(losses)
+            if recipe.mode == "fast":  # gradients add up where they are
+                sums.add([totals(losses)])
+                continue
             sums.add([totals(losses), *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
                 parameter.grad = None
         total, *grads = sums.total()
-        for parameter, grad in zip(self.parameters, grads, strict=True):
+        for parameter, grad in zip(self.parameters, grads, strict=recipe.mode == "strict"):
             parameter.grad = grad
         return total
 

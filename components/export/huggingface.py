@@ -19,25 +19,13 @@ from cairn.lineage.artifact import readable
 from components.export.card import card
 from components.export.recipe import Export
 from trainer.checkpoint import load_checkpoint, weights_of, write_tensors
+from trainer.huggingface import config as of_shape
+from trainer.huggingface import to_huggingface
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-BLOCK_NAMES = {
-    "attention_norm": "input_layernorm",
-    "attention.query": "self_attn.q_proj",
-    "attention.key": "self_attn.k_proj",
-    "attention.value": "self_attn.v_proj",
-    "attention.output": "self_attn.o_proj",
-    "attention.query_norm": "self_attn.q_norm",
-    "attention.key_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.gate": "mlp.gate_proj",
-    "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-}
 MANIFEST = {"model", "vocab_size", "end_of_text", "tokenizer", "tokens", "step", "tokens_seen", "parameters", "seed"}
-OTHER_NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 
 
 def export(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path, work: Path) -> dict[str, float]:
@@ -62,25 +50,27 @@ def write(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path) ->
     manifest, weights = load_checkpoint(checkpoint)
     shape = _shape(checkpoint, manifest, weights)
     text = _tokenizer(tokenizer, manifest["tokenizer"])
-    end = text_of_id(text, manifest["end_of_text"])
+    special = _special(shape, manifest, text)
     for name in weights:
         weights[name] = weights[name].to(DTYPES[section.dtype])
-    _write_weights(model, {renamed(name): tensor for name, tensor in weights.items()}, section.shard_bytes)
-    for name, content in {
+    _write_weights(model, to_huggingface(weights, shape), section.shard_bytes)
+    contents = {
         "config.json": config(shape, manifest, section.dtype),
-        "generation_config.json": {"bos_token_id": manifest["end_of_text"], "eos_token_id": manifest["end_of_text"]},
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": end,
-            "eos_token": end,
+            **special,
             "model_max_length": shape.context,
             "clean_up_tokenization_spaces": False,
         },
-        "special_tokens_map.json": {"bos_token": end, "eos_token": end},
-    }.items():
+        "special_tokens_map.json": special,
+    }
+    if shape.causal:
+        end = manifest["end_of_text"]
+        contents["generation_config.json"] = {"bos_token_id": end, "eos_token_id": end}
+    for name, content in contents.items():
         (model / name).write_bytes(readable(content))
     (model / "tokenizer.json").write_bytes(text)
-    (model / "README.md").write_text(card(section, manifest, shape))
+    (model / "README.md").write_text(card(section, manifest, shape, special.get("mask_token")))
     for path in model.iterdir():
         path.chmod(0o644)
     trained = Transformer(shape, manifest["vocab_size"])
@@ -89,53 +79,41 @@ def write(section: Export, *, checkpoint: Path, tokenizer: Path, model: Path) ->
 
 
 def config(shape: ModelShape, manifest: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """`config.json`: the Qwen3 class, or Llama when queries and keys are not normalised."""
-    kind, name = ("qwen3", "Qwen3ForCausalLM") if shape.qk_norm == "head" else ("llama", "LlamaForCausalLM")
+    """`config.json`."""
+    end = manifest["end_of_text"]
+    of_task: dict[str, Any] = {"use_cache": True}
+    if not shape.causal:
+        # No token fills a row up in training; these classes would take one of their own vocabulary.
+        of_task = {"pad_token_id": None, "cls_token_id": None, "sep_token_id": None}
     return {
-        "architectures": [name],
-        "model_type": kind,
+        **of_shape(shape),
+        **of_task,
         "vocab_size": manifest["vocab_size"],
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp_width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": shape.norm_eps,
-        "max_position_embeddings": shape.context,
-        # transformers 5 reads the second and 4 the first; with only the second, 4 silently takes 10000.
-        "rope_theta": shape.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": shape.tied,
-        "bos_token_id": manifest["end_of_text"],
-        "eos_token_id": manifest["end_of_text"],
+        "bos_token_id": end,
+        "eos_token_id": end,
         "dtype": dtype,
         "torch_dtype": dtype,
-        "use_cache": True,
     }
 
 
-def renamed(name: str) -> str:
-    """The name that the Qwen3 and Llama classes give to one of the trainer's weights."""
-    stem = name.removesuffix(".weight")
-    if not stem.startswith("blocks."):
-        return f"{OTHER_NAMES[stem]}.weight"
-    _, layer, part = stem.split(".", 2)
-    return f"model.layers.{layer}.{BLOCK_NAMES[part]}.weight"
-
-
-def text_of_id(tokenizer: bytes, identity: int) -> str:
-    """The text of an added token."""
+def text_of_id(tokenizer: bytes, identity: int, use: str = "ends documents") -> str:
+    """The text of an added token, which has a use in training."""
     added = json.loads(tokenizer).get("added_tokens", [])
     found = next((token["content"] for token in added if token["id"] == identity), None)
     if found is None:
-        raise ArtifactError(
-            f"tokenizer.json: has no special token with id {identity}, which ends documents in training"
-        )
+        raise ArtifactError(f"tokenizer.json: has no special token with id {identity}, which {use} in training")
     return str(found)
+
+
+def _special(shape: ModelShape, manifest: dict[str, Any], tokenizer: bytes) -> dict[str, str]:
+    """The special tokens that a user's tokenizer has to know."""
+    end = text_of_id(tokenizer, manifest["end_of_text"])
+    special = {"bos_token": end, "eos_token": end}
+    if not shape.causal:
+        # Rows of unlike length are filled up with what attention is told to leave out: any token does.
+        mask = text_of_id(tokenizer, manifest["mask"], "stands for a masked one")
+        special |= {"mask_token": mask, "pad_token": end}
+    return special
 
 
 def _shape(checkpoint: Path, manifest: dict[str, Any], weights: dict[str, Tensor]) -> ModelShape:
@@ -152,6 +130,8 @@ def _shape(checkpoint: Path, manifest: dict[str, Any], weights: dict[str, Tensor
             }
     except (ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"{path}: tells of no model: {one_line(error)}") from None
+    if not shape.causal and "mask" not in manifest:
+        raise ArtifactError(f"{path}: does not say mask: run the pretrain stage again")
     found = {name: tensor.shape for name, tensor in weights.items()}
     if found != wanted:
         odd = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
@@ -201,7 +181,7 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], limit: int) -> None
 def _expect(trained: Transformer, expected: Path) -> float:
     """Write the trainer's logits over two sequences of the whole context; the largest of them."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, trained.embedding.num_embeddings, (2, trained.shape.context), generator=generator)
+    tokens = torch.randint(0, len(trained.embedding.weight), (2, trained.shape.context), generator=generator)
     with torch.no_grad():
         logits = trained(tokens)
     write_tensors(expected, {"tokens": tokens, "logits": logits})

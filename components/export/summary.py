@@ -14,7 +14,7 @@ def summary(read: Read) -> Summary:
         "tokens_seen": manifest["tokens_seen"],
         "class": config["architectures"][0],
         "dtype": config["dtype"],
-        "context": config["max_position_embeddings"],
+        "context": manifest["model"]["context"],
         "vocabulary": config["vocab_size"],
     }
     card = read("model", "README.md").decode()

@@ -25,6 +25,7 @@ from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
 END_OF_TEXT = "<|endoftext|>"
+MASK = "<|mask|>"
 # No size is a multiple of another that it could be taken for.
 SHAPE = ModelShape(layers=2, width=24, heads=4, kv_heads=2, head_dim=8, mlp_width=40, context=32)
 
@@ -103,19 +104,23 @@ def write_documents(root: Path, shard_bytes: int = 1 << 20, **splits: Sequence[D
 # A tokenizer
 
 
-def byte_tokenizer(merges: Sequence[str] = ()) -> dict[str, Any]:
+def byte_tokenizer(merges: Sequence[str] = (), mask: bool = False) -> dict[str, Any]:
     """A byte-level BPE as the content of a tokenizer.json: one token for every byte, then the merges, written as
-    `"t h"`; the end-of-text token is 0."""
+    `"t h"`; the end-of-text token is 0, the mask token, if there is one, the last."""
     vocabulary = {END_OF_TEXT: 0}
     for token in [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in merges)]:
         vocabulary[token] = len(vocabulary)
+    special = [END_OF_TEXT]
+    if mask:
+        vocabulary[MASK] = len(vocabulary)
+        special.append(MASK)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": 0, "content": END_OF_TEXT, **flags}],
+        "added_tokens": [{"id": vocabulary[token], "content": token, **flags} for token in special],
         "normalizer": None,
         "pre_tokenizer": level,
         "post_processor": None,
@@ -147,7 +152,7 @@ def write_checkpoint(root: Path, tokenizer: Path, shape: ModelShape = SHAPE, spr
     for number, (name, tensor) in enumerate(sorted(weights.items())):
         index = torch.arange(tensor.numel(), dtype=torch.int64)
         fractions = ((index * 7919 + number * 104_729) % 1_000_003 % 255 - 127).double() / 512
-        around = 1.0 if tensor.dim() == 1 else 0.0
+        around = 1.0 if tensor.dim() == 1 and not name.endswith("bias") else 0.0
         weights[name] = (around + spread * fractions).float().view(tensor.shape)
     save_weights(root, "model", weights)
     manifest = {
@@ -163,6 +168,8 @@ def write_checkpoint(root: Path, tokenizer: Path, shape: ModelShape = SHAPE, spr
         "seed": 3,
         "precision": "fp32",
     }
+    if not shape.causal:
+        manifest["mask"] = json.loads(data)["model"]["vocab"][MASK]
     (root / "checkpoint.json").write_text(json.dumps(manifest))
     return root
 
@@ -179,7 +186,7 @@ def write_model(
     root: Path, section: Export = DEFAULT, shape: ModelShape = SHAPE, merges: Sequence[str] = (), spread: int = 1
 ) -> Model:
     """A model artifact, exported from a checkpoint made by hand without the check in a process of its own."""
-    tokenizer = write_tokenizer(root / "tokenizer", byte_tokenizer(merges))
+    tokenizer = write_tokenizer(root / "tokenizer", byte_tokenizer(merges, mask=not shape.causal))
     checkpoint = write_checkpoint(root / "checkpoint", tokenizer, shape, spread)
     folder = root / "model"
     folder.mkdir()

@@ -23,20 +23,22 @@ from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of
 from cairn.lineage.store import Store
 from cairn.recipe import load as load_recipe
-from components.export import huggingface
 from components.export.huggingface import write
 from components.export.loading import load_model
 from components.export.recipe import Export
 from tests.components.inputs import (
     DEFAULT,
     END_OF_TEXT,
+    MASK,
     SHAPE,
     Model,
+    byte_tokenizer,
     run,
     write_checkpoint,
     write_model,
     write_tokenizer,
 )
+from trainer.huggingface.llama import BLOCK
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
@@ -54,6 +56,22 @@ SHAPES = {
     "another rotary base, no norm of queries": SHAPE.model_copy(update={"rope_theta": 500.0, "qk_norm": "none"}),
     "another epsilon": SHAPE.model_copy(update={"norm_eps": 0.05}),
 }
+SMALL: dict[str, Any] = {
+    "layers": 2,
+    "width": 32,
+    "heads": 4,
+    "kv_heads": 4,
+    "head_dim": 8,
+    "mlp_width": 128,
+    "context": 24,
+}
+NAMED = {
+    "tiny": "Qwen3ForCausalLM",
+    "gpt1": "OpenAIGPTLMHeadModel",
+    "gpt2-124m": "GPT2LMHeadModel",
+    "bert-base": "BertForMaskedLM",
+    "llama-1b": "LlamaForCausalLM",
+}
 
 
 def exported(root: Path, section: Export = DEFAULT, shape: ModelShape = SHAPE) -> Model:
@@ -64,7 +82,7 @@ def difference(made: Model) -> float:
     """The largest difference of a logit, of all logits over two sequences of the whole context."""
     trained = made.trained
     shape = (2, trained.shape.context)
-    tokens = torch.randint(0, trained.embedding.num_embeddings, shape, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(0, len(trained.embedding.weight), shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, found = trained(tokens), load_model(made.folder, "eager")(tokens).logits
     # A model that says the same of every position would be no test.
@@ -85,11 +103,41 @@ def test_the_files_give_the_logits_of_the_trained_model(tmp_path: Path, name: st
     assert difference(made) < 1e-5
 
 
+MODERNBERT = ModelShape(**SMALL, causal=False, norm="layernorm", qk_norm="none", activation="gelu")
+OLMO2 = ModelShape(**SMALL, norm_placement="output", qk_norm="width", tied=False)
+
+
+@pytest.mark.parametrize("name", [*NAMED, "modernbert", "olmo2"])
+def test_every_class_is_exported_at_small_size(tmp_path: Path, name: str) -> None:
+    others = {"modernbert": (MODERNBERT, "ModernBertForMaskedLM"), "olmo2": (OLMO2, "Olmo2ForCausalLM")}
+    shape, wanted = others.get(name) or (ModelShape.model_validate({"named": name, **SMALL}), NAMED[name])
+    made = exported(tmp_path, shape=shape)
+    loaded = load_model(made.folder, "eager")
+    assert type(loaded).__name__ == wanted
+    assert json.loads((made.folder / "config.json").read_bytes())["architectures"] == [wanted]
+    assert difference(made) < 1e-5
+    assert loaded.config.max_position_embeddings == shape.context
+    assert (loaded.config.bos_token_id, loaded.config.eos_token_id) == (0, 0)
+    assert (made.folder / "generation_config.json").exists() == shape.causal
+
+
+@pytest.mark.parametrize("name", ["bert-base", "modernbert"])
+def test_padding_that_attention_leaves_out_does_not_change_a_masked_model(tmp_path: Path, name: str) -> None:
+    shape = MODERNBERT if name == "modernbert" else ModelShape.model_validate({"named": name, **SMALL})
+    made = exported(tmp_path, shape=shape)
+    loaded, tokenizer = load_model(made.folder, "sdpa"), AutoTokenizer.from_pretrained(made.folder)
+    batch = tokenizer(["the other", "the other thing: naïve"], padding=True, return_tensors="pt")
+    assert not batch.attention_mask.all()
+    with torch.no_grad():
+        alone = made.trained(batch.input_ids[:1, : int(batch.attention_mask[0].sum())])
+        torch.testing.assert_close(loaded(**batch).logits[:1, : alone.shape[1]], alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("change", [{"rope_theta": 10_000.0}, {"norm_eps": 1e-6}])
 def test_the_comparison_would_notice_another_rotary_base_or_epsilon(tmp_path: Path, change: dict[str, float]) -> None:
     shape = SHAPE.model_copy(update={"rope_theta": 500.0, "norm_eps": 0.05})
     made = exported(tmp_path, shape=shape)
-    other = Transformer(shape.model_copy(update=change), made.trained.embedding.num_embeddings)
+    other = Transformer(shape.model_copy(update=change), len(made.trained.embedding.weight))
     other.load_state_dict(made.trained.state_dict())
     assert difference(Model(made.folder, other)) > 1e-2
 
@@ -228,6 +276,20 @@ def test_the_code_in_the_card_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.startswith(f"{END_OF_TEXT}The")
 
 
+def test_the_card_of_a_masked_model_fills_its_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = exported(tmp_path, shape=MODERNBERT)
+    card = (made.folder / "README.md").read_text()
+    assert front(card)["pipeline_tag"] == "fill-mask"
+    assert f"The mask token is `{MASK}`" in card
+    tokenizer = AutoTokenizer.from_pretrained(made.folder)
+    assert (tokenizer.mask_token, tokenizer.mask_token_id, tokenizer.pad_token) == (MASK, 259, END_OF_TEXT)
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(code.replace("path/to/this/directory", str(made.folder)), {})
+    guesses = capsys.readouterr().out.splitlines()
+    assert len(guesses) == 5
+    assert all(re.match(r"\d\.\d{3} ", guess) for guess in guesses)
+
+
 # What is refused
 
 
@@ -319,7 +381,7 @@ def test_a_checkpoint_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def inputs(root: Path, shape: ModelShape = SHAPE) -> dict[str, Path]:
-    tokenizer = write_tokenizer(root / "tokenizer")
+    tokenizer = write_tokenizer(root / "tokenizer", byte_tokenizer(mask=not shape.causal))
     return {"tokenizer": tokenizer, "checkpoint": write_checkpoint(root / "checkpoint", tokenizer, shape)}
 
 
@@ -345,8 +407,8 @@ def test_weights_under_a_wrong_name_are_refused_and_nothing_is_committed(
 ) -> None:
     # With as many key heads as query heads the two have one shape: only the logits can tell.
     shape = SHAPE.model_copy(update={"kv_heads": 4})
-    monkeypatch.setitem(huggingface.BLOCK_NAMES, "attention.query", "self_attn.k_proj")
-    monkeypatch.setitem(huggingface.BLOCK_NAMES, "attention.key", "self_attn.q_proj")
+    monkeypatch.setitem(BLOCK, "attention.query", "model.layers.{}.self_attn.k_proj")
+    monkeypatch.setitem(BLOCK, "attention.key", "model.layers.{}.self_attn.q_proj")
     with pytest.raises(
         StageError, match=r"the exported model's logits differ from the trainer's by \d.*; allowed 0\.000"
     ):
@@ -355,8 +417,13 @@ def test_weights_under_a_wrong_name_are_refused_and_nothing_is_committed(
     assert not list((tmp_path / "store").rglob("attestations/*"))
 
 
+def test_a_masked_model_is_checked_in_a_process_of_its_own(tmp_path: Path) -> None:
+    made = run("export", Export(), tmp_path, inputs(tmp_path, MODERNBERT))
+    assert (made["model"] / "config.json").exists()
+
+
 def test_files_that_do_not_load_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(huggingface.BLOCK_NAMES, "mlp.up", "mlp.upwards")
+    monkeypatch.setitem(BLOCK, "mlp.up", "model.layers.{}.mlp.upwards")
     with pytest.raises(StageError) as raised:
         run("export", Export(), tmp_path, inputs(tmp_path))
     told = str(raised.value)

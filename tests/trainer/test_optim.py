@@ -1,5 +1,8 @@
 """Optimizers and schedule."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -66,3 +69,95 @@ def test_embeddings_and_norms_are_not_decayed_and_matrices_are() -> None:
     for name, parameter in model.named_parameters():
         kept = 0.95 if name.startswith("blocks.") and parameter.dim() == 2 else 1.0
         torch.testing.assert_close(parameter.detach(), before[name] * kept)
+
+
+SHAPES = {
+    "qwen3": SHAPE,
+    "untied": SHAPE.model_copy(update={"tied": False}),
+    "gpt2": ModelShape.model_validate({"named": "gpt2-124m", "layers": 1, "context": 8}),
+    "gpt1": ModelShape.model_validate({"named": "gpt1", "layers": 1, "context": 8}),
+    "bert": ModelShape.model_validate({"named": "bert-base", "layers": 1, "context": 8}),
+}
+MATRICES = {"query", "key", "value", "output", "gate", "up", "down"}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+def test_only_the_matrices_of_the_blocks_are_decayed_and_only_they_are_muons(name: str, matrices: str) -> None:
+    with torch.device("meta"):
+        model = Transformer(SHAPES[name], 20)
+    wanted = {
+        parameter
+        for parameter in dict(model.named_parameters())
+        if parameter.startswith("blocks.") and parameter.split(".")[-2] in MATRICES and parameter.endswith(".weight")
+    }
+    optimizers = Optimizers(Optimizer.model_validate({"matrices": matrices}), model)
+    muons = set(optimizers.muon.matrices) if optimizers.muon else set()
+    assert muons == (wanted if matrices == "muon" else set())
+    parts = {id(part): parameter for parameter, part in optimizers.parts.items()}
+    decayed = {
+        parts[id(part)] for group in optimizers.adamw.param_groups for part in group["params"] if group["weight_decay"]
+    }
+    assert decayed == (wanted if matrices == "adamw" else set())
+    assert muons | set(optimizers.parts) == set(dict(model.named_parameters()))
+
+
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+def test_a_step_that_is_not_accepted_changes_no_bit(matrices: str) -> None:
+    model = Transformer(SHAPE, 20)
+    model.initialize(0)
+    optimizers = Optimizers(Optimizer.model_validate({"matrices": matrices}), model)
+    step(optimizers, model, 1)
+
+    def everything() -> dict[str, torch.Tensor]:
+        weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        return {name: tensor.clone() for name, tensor in {**weights, **optimizers.state()}.items()}
+
+    before = everything()
+    for accepted in (False, True):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizers.step(1.0, torch.tensor(accepted))
+        after = everything()
+        assert all(torch.equal(before[name], after[name]) is not accepted for name in before)
+
+
+def test_an_accepted_step_has_the_bits_of_a_step_that_nobody_judged() -> None:
+    models = []
+    for accepted in (None, torch.tensor(True)):
+        model = Transformer(SHAPE, 20)
+        model.initialize(0)
+        optimizers = Optimizers(Optimizer(), model)
+        for seed in (1, 2):
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizers.step(1.0, accepted)
+        models.append(model)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("said", "fallen"),
+    [
+        ({"kind": "wsd", "decay": 0.5}, lambda f: 1 - f),
+        ({"kind": "wsd", "decay": 0.5, "shape": "sqrt"}, lambda f: 1 - math.sqrt(f)),
+        ({"kind": "cosine"}, lambda f: 0.5 * (1 + math.cos(math.pi * f))),
+        ({"kind": "linear"}, lambda f: 1 - f),
+    ],
+)
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_every_schedule_is_its_closed_form(
+    said: dict[str, object], fallen: Callable[[float], float], final: float
+) -> None:
+    schedule = Schedule.model_validate({"warmup": 0.1, "final": final, **said})
+    begin = 50 if schedule.kind == "wsd" else 10
+    for step in range(100):
+        if step < 10:
+            expected = (step + 1) / 10
+        elif step < begin:
+            expected = 1.0
+        else:
+            expected = final + (1 - final) * fallen((step - begin) / (100 - begin))
+        assert rate(schedule, step, 100) == pytest.approx(expected), step

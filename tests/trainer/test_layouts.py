@@ -1,0 +1,157 @@
+"""Every layout, on 2 and on 4 processes, against one process: losses, gradients and weights."""
+
+import multiprocessing
+import re
+import socket
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.layouts import Case, take_part, train
+from trainer.parallel import Parallel
+from trainer.recipe import Training
+
+BERT = {
+    "causal": False,
+    "norm": "layernorm",
+    "norm_placement": "post",
+    "positions": "learned",
+    "qk_norm": "none",
+    "activation": "gelu",
+    "gated": False,
+    "bias": True,
+    "kv_heads": 4,
+}
+MODERNBERT = {"causal": False, "norm": "layernorm", "qk_norm": "none", "kv_heads": 4, "activation": "gelu"}
+GPT2 = {**BERT, "causal": True, "norm_placement": "pre", "activation": "gelu-tanh"}
+LLAMA = {"qk_norm": "none", "tied": False}
+OLMO2 = {"qk_norm": "width", "norm_placement": "output", "tied": False}
+SELECTIVE, FULL = {"activation_checkpointing": "selective"}, {"activation_checkpointing": "full"}
+
+CASES = {
+    2: {
+        "ddp": Case({}),
+        "ddp, selective": Case(SELECTIVE, LLAMA),
+        "ddp, full, bidirectional": Case(FULL, MODERNBERT),
+        "fsdp": Case({"shard": 2}),
+        "fsdp, OLMo 2": Case({"shard": 2}, OLMO2),
+        "fsdp, selective": Case({"shard": 2, **SELECTIVE}, GPT2),
+        "fsdp, full, bidirectional": Case({"shard": 2, **FULL}, BERT),
+        "fsdp, bf16": Case({"shard": 2}, precision="bf16"),
+        "tp": Case({"tensor": 2}),
+        "tp, GPT-2": Case({"tensor": 2}, GPT2),
+        "tp, selective, z-loss in chunks": Case({"tensor": 2, **SELECTIVE}, LLAMA, z_loss=0.01, loss_chunk=17),
+        "tp, full, bidirectional": Case({"tensor": 2, **FULL}, BERT, z_loss=0.01),
+        "tp, ModernBERT": Case({"tensor": 2}, MODERNBERT),
+        "tp, bf16": Case({"tensor": 2}, precision="bf16"),
+    },
+    4: {
+        "ddp": Case({}),
+        "fsdp": Case({"shard": "all"}, LLAMA),
+        "hsdp": Case({"shard": 2}),
+        "hsdp, full": Case({"shard": 2, **FULL}, BERT),
+        "ddp × tp": Case({"tensor": 2}),
+        "fsdp × tp": Case({"shard": 2, "tensor": 2}),
+        "fsdp × tp, selective": Case({"shard": 2, "tensor": 2, **SELECTIVE}, LLAMA),
+        "fsdp × tp, full, bidirectional": Case({"shard": 2, "tensor": 2, **FULL}, BERT),
+        "fsdp × tp, bf16": Case({"shard": 2, "tensor": 2}, GPT2, precision="bf16"),
+        "tp": Case({"tensor": 4}, {**GPT2, "bias": False, "norm": "rmsnorm", "positions": "rope", "gated": True}),
+    },
+}
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.06}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def found(request: pytest.FixtureRequest) -> tuple[int, dict[str, dict[str, Tensor]]]:
+    """What one set of processes found in every case."""
+    size = int(request.param)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    processes = [
+        context.Process(target=take_part, args=(rank, size, port, CASES[size], theirs if rank == 0 else None))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    theirs.close()
+    answers = dict(_received(ours))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * size
+    return size, answers
+
+
+def _received(pipe: Connection) -> Any:
+    while True:
+        try:
+            name, values = pipe.recv()
+        except EOFError:
+            return
+        yield name, {key: torch.as_tensor(value) for key, value in values.items()}
+
+
+def test_every_layout_trains_as_one_process_does(found: tuple[int, dict[str, dict[str, Tensor]]]) -> None:
+    size, answers = found
+    assert answers.keys() == CASES[size].keys()
+    alone: dict[str, dict[str, Tensor]] = {}
+    for name, case in CASES[size].items():
+        without = Case({}, case.model, case.precision, z_loss=case.z_loss, loss_chunk=case.loss_chunk)
+        expected = alone.setdefault(repr(without), {}) or train(without, Parallel(strict=False))
+        alone[repr(without)] = expected
+        got, tolerance = answers[name], TOLERANCE[case.precision]
+        assert got.keys() == expected.keys()
+        # A gradient that is zero but for rounding (of a bias of keys) is held against those of the whole model.
+        floor = max(float(value.abs().max()) for key, value in expected.items() if key.startswith("gradient."))
+        for key, value in expected.items():
+            scale = max(float(value.abs().max()), 0.1 * floor if key.startswith("gradient.") else 0.0)
+            apart = float((got[key] - value).abs().max()) / scale
+            assert apart <= tolerance, f"{size} processes, {name}: {key} is {apart:.1e} apart"
+
+
+def recipe(layout: dict[str, Any], **model: Any) -> Training:
+    return Case(layout, model).training
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "said"),
+    [
+        ({"tensor": 2}, OLMO2, "a norm over all heads (qk_norm: width) needs them in one process"),
+        ({"tensor": 4}, {}, "layout.tensor (4) must divide model.kv_heads (2)"),
+        ({"tensor": 2}, {"context": 33}, "layout.tensor (2) must divide model.context (33)"),
+        ({"tensor": 2}, {"mlp_width": 129}, "layout.tensor (2) must divide model.mlp_width (129)"),
+    ],
+)
+def test_a_model_that_cannot_be_split_is_refused_with_the_recipe(
+    layout: dict[str, Any], model: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        recipe(layout, **model)
+
+
+@pytest.mark.parametrize(
+    ("layout", "processes", "vocabulary", "said"),
+    [
+        ({"shard": 2, "tensor": 2}, 2, 96, "their number must be a multiple of 4"),
+        ({"tensor": 2}, 2, 97, "tensor 2 × shard 1 = 2 parts must divide the vocabulary (97)"),
+        ({"shard": "all", "tensor": 2}, 4, 98, "tensor 2 × shard 2 = 4 parts must divide the vocabulary (98)"),
+        ({"tensor": 2}, 16, 96, "8 processes cannot share 4 micro-batches evenly"),
+    ],
+)
+def test_processes_that_cannot_be_laid_out_are_refused_before_training(
+    layout: dict[str, Any], processes: int, vocabulary: int, said: str
+) -> None:
+    training = recipe(layout)
+    training.check_processes(4, 96)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        training.check_processes(processes, vocabulary)
+
+
+def test_strict_mode_spreads_nothing() -> None:
+    with pytest.raises(ValueError, match="strict mode keeps the whole model in every process"):
+        Training.model_validate({**recipe({"shard": 2}).model_dump(), "mode": "strict"})
