@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from cairn.errors import StageError
 from trainer import rendezvous
