@@ -270,8 +270,8 @@ def nanogpt(vocabulary: int, compiled: bool) -> tuple[Step, int]:
             q, k, v = (part.view(batch, time, HEADS, width // HEADS).transpose(1, 2) for part in parts)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.output(y.transpose(1, 2).contiguous().view(batch, time, width))
-            y = self.down(F.gelu(self.up(self.norm_2(x))))
-            return x + y
+            out: Tensor = x + self.down(F.gelu(self.up(self.norm_2(x))))
+            return out
 
     class GPT(nn.Module):
         def __init__(self) -> None:

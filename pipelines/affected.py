@@ -24,9 +24,12 @@ from components.snapshot.lock import parse_lock
 from components.tokenize.sidecar import stretches_of
 from pipelines.naming import DIGEST
 from pipelines.stages import stages
-from trainer.data import key, permute
+from trainer.order import Order
+from trainer.recipe import Training
+from trainer.tokens import ALL, Runs, domains_of, whole
 
-MOST_ROWS = 2_000_000  # of an epoch that was not finished, up to which every drawn row is looked at
+ORDERED_SINCE = (0, 4, 0)
+"""The version of pretrain since which rows are drawn in the order of `trainer.order`."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,6 @@ class Hit:
     """Of a checkpoint: how many tokens of the source were trained on, each as often as it was drawn."""
     of: int | None = None
     """How many tokens there are in all: in the train split, or drawn."""
-    estimated: bool = False
-    """Whether `drawn` is the share that is to be expected, where counting would take too long."""
     unknown: str = ""
     """Why nothing was counted."""
 
@@ -180,6 +181,8 @@ class _Counter:
         """Tokens artifact to where the tokens of the source are in its stream: (n, 2), in order."""
         self.sizes: dict[str, int] = {}
         """Tokens artifact to tokens in its train split."""
+        self.domains: dict[str, dict[str, Runs]] = {}
+        """Tokens artifact to where the documents of each domain are in its train split."""
         self.drawn: dict[str, int] = {}
         """Checkpoint to tokens of the source that were drawn."""
 
@@ -237,16 +240,21 @@ class _Counter:
             found.append(stretches_of(folder / f"{shard['name']}.parquet", self.ids[documents]) + base)
             base += shard["tokens"]
         self.stretches[digest], self.sizes[digest] = np.concatenate(found), base
+        sidecars = [folder / f"{shard['name']}.parquet" for shard in train]
+        self.domains[digest] = domains_of(sidecars, [shard["tokens"] for shard in train])
         return int((self.stretches[digest][:, 1] - self.stretches[digest][:, 0]).sum())
 
     def _checkpoint(self, digest: str, attested: Attestation, stage: str) -> Hit:
         tokens, said = attested.inputs["tokens"], attested.section
         if tokens not in self.stretches:
             return Hit("checkpoint", digest, stage, unknown="its tokens were not counted")
-        rows, context = said["steps"] * said["batch"], said["model"]["context"]
-        count, exact = drawn(self.stretches[tokens], self.sizes[tokens], context, rows, said["seed"])
-        self.drawn[digest] = count
-        return Hit("checkpoint", digest, stage, drawn=count, of=rows * context, estimated=not exact)
+        if tuple(map(int, attested.version.split("."))) < ORDERED_SINCE:
+            why = f"pretrain {attested.version} drew sequences in an order that this version of Cairn does not know"
+            return Hit("checkpoint", digest, stage, unknown=why)
+        training = Training.model_validate_json(json.dumps(said))
+        streams = self.domains[tokens] if training.mixture else {ALL: whole([self.sizes[tokens]])}
+        self.drawn[digest] = count = drawn(self.stretches[tokens], Order(training, streams), streams)
+        return Hit("checkpoint", digest, stage, drawn=count, of=training.tokens)
 
 
 def look_for(part: _Part) -> dict[str, Any]:
@@ -261,34 +269,35 @@ def look_for(part: _Part) -> dict[str, Any]:
     return {"ids": ids, "origins": sorted(origins) if part.identity else []}
 
 
-def drawn(stretches: npt.NDArray[np.int64], size: int, context: int, rows: int, seed: int) -> tuple[int, bool]:
-    """How many tokens of these stretches were inputs of a training of `rows` sequences, and whether that was counted.
+def drawn(stretches: npt.NDArray[np.int64], order: Order, streams: Mapping[str, Runs]) -> int:
+    """How many tokens of these stretches of the train split were inputs of a training, each as often as it was drawn.
 
-    Whole epochs draw every window once; of the last one, each row is looked at (see `trainer.data`).
+    A whole epoch of a domain draws every window once; of the last one, every drawn window is looked at.
 
     Args:
-        stretches: (n, 2), from and up to, in the order of the stream; they do not overlap.
-        size: tokens of the train split.
+        stretches: (n, 2), from and up to, in the order of the split; they do not overlap.
+        streams: where each domain of the order is in the split.
     """
-    windows = (size - 1) // context
-    before = np.concatenate(([0], np.cumsum(stretches[:, 1] - stretches[:, 0])))
+    total = 0
+    for domain, name in enumerate(order.domains):
+        mine = streams[name].overlap(stretches)
+        if not len(mine):
+            continue
+        before = np.concatenate(([0], np.cumsum(mine[:, 1] - mine[:, 0])))
 
-    def up_to(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Tokens of the stretches before each position of the stream."""
-        index = np.searchsorted(stretches[:, 0], positions, side="right")
-        last = np.maximum(index - 1, 0)
-        inside = np.minimum(positions, stretches[last, 1]) - stretches[last, 0] if len(stretches) else positions
-        return np.where(index > 0, before[last] + inside, 0)
+        def up_to(positions: npt.NDArray[np.int64], mine: Any = mine, before: Any = before) -> Any:
+            """Tokens of the stretches before each position of the stream."""
+            index = np.searchsorted(mine[:, 0], positions, side="right")
+            last = np.maximum(index - 1, 0)
+            inside = np.minimum(positions, mine[last, 1]) - mine[last, 0]
+            return np.where(index > 0, before[last] + inside, 0)
 
-    if not len(stretches) or windows < 1:
-        return 0, True
-    epochs, rest = divmod(rows, windows)
-    whole = int(up_to(np.array([windows * context]))[0])
-    if rest > MOST_ROWS:
-        return epochs * whole + round(whole * rest / windows), False
-    shuffle = key(seed, epochs)
-    starts = np.array([permute(index, windows, shuffle) for index in range(rest)], np.int64) * context
-    return epochs * whole + int((up_to(starts + context) - up_to(starts)).sum()), True
+        epochs, _ = order.epochs(domain)
+        total += epochs * int(up_to(order.windows[domain : domain + 1] * order.context)[0])
+        for windows in order.begun(domain):
+            starts = windows * order.context
+            total += int((up_to(starts + order.context) - up_to(starts)).sum())
+    return total
 
 
 def _models(graph: Graph, hits: list[Hit], counter: _Counter) -> Iterator[Model]:
@@ -304,8 +313,7 @@ def _models(graph: Graph, hits: list[Hit], counter: _Counter) -> Iterator[Model]
         above = [touched[one] for one in graph.back(digest).nodes if one in touched]
         documents = [hit for hit in above if hit.name == "documents"]
         if checkpoint is not None and checkpoint.drawn:
-            about = "about " if checkpoint.estimated else ""
-            yield Model(name, digest, "trained on it", f"{about}{checkpoint.drawn:,} of {checkpoint.of:,} tokens drawn")
+            yield Model(name, digest, "trained on it", f"{checkpoint.drawn:,} of {checkpoint.of:,} tokens drawn")
         elif documents and all(hit.documents is not None and not hit.documents["train"] for hit in documents):
             yield Model(name, digest, "has none of it", "none of it is in the train split that it was made from")
         elif checkpoint is not None and checkpoint.drawn == 0:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from trainer.data import Ids, Split
 from trainer.model import Transformer
+from trainer.permutation import Ids
+from trainer.tokens import Split
 
 
 class CutShortError(Exception):

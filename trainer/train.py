@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,19 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
+from trainer.batches import Batches
 from trainer.checkpoint import save_weights, weights_of
-from trainer.data import Batches, Tokens
 from trainer.evaluate import CutShortError, Development
 from trainer.heart import Heart
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
-from trainer.loss import Examples, documents, loss, totals
+from trainer.loader import Loader
+from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
+from trainer.masked_loss import masked_losses
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
+from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
 from trainer.progress import InProgress
@@ -31,6 +34,7 @@ from trainer.rendezvous import client, join
 from trainer.schedule import rate
 from trainer.spread import exchange, fill
 from trainer.stop import Stop
+from trainer.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        self.vocabulary = self.tokens.vocabulary
         join(run.join_within)
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         rank, size = self.parallel.rank, self.parallel.size
@@ -91,7 +96,8 @@ class Trainer:
         self.parallel.apply(self.model, recipe)
         fill(self.model, self.model.drawn(recipe.seed))
         self.optimizers = Optimizers(recipe.optimizer, self.model)
-        self.batches = Batches(self.tokens.train, recipe.model.context, recipe.batch, recipe.seed)
+        self.batches = Batches(recipe, self.tokens)
+        self.loader = Loader(self.batches, recipe, self.parallel)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
         self.unfinished: dict[str, Any] | None = None
@@ -105,6 +111,9 @@ class Trainer:
         """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
         self.resumed_at = self.step
+        if self.first:
+            for line in told(self.batches.order.drawn(recipe.steps)):
+                print(f"pretrain: {line}", flush=True)
 
     def fit(self) -> bool:
         """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
@@ -135,6 +144,7 @@ class Trainer:
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
             self._keep(log)
@@ -152,15 +162,12 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
-        share = batch // parallel.data_size
         self.heart.at("data", self.step)
         began = time.monotonic()
-        inputs, targets = self.batches.rows(self.step, parallel.data_rank * share, share)
+        rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
         self.heart.at("forward and backward")
-        tokens = torch.from_numpy(inputs)
-        document = documents(tokens, self.tokens.end_of_text) if recipe.document_mask else None
-        sums = self._backward(Examples(tokens, torch.from_numpy(targets), document=document))
+        sums = self._backward(rows.examples())
         self.heart.at("gather")
         sums, stop = parallel.combine(self.parameters, sums, self.stop.asked)
         if stop:
@@ -190,12 +197,12 @@ class Trainer:
         cut = False
         try:
             if self.development:
-                scores = self.development.bits_per_byte(self.model, self._asked_meanwhile)
+                scores = self._scored(self.development)
         except CutShortError:
             cut = True
         cut = self.parallel.any(cut)
         self.unfinished = line if cut else None
-        line |= {f"development_bits_per_byte.{domain}": bits for domain, bits in scores.items()}
+        line |= scores
         return not cut
 
     def _asked_meanwhile(self) -> bool:
@@ -286,6 +293,7 @@ class Trainer:
             "tokens": self.tokens.manifest,
             "step": self.step,
             "tokens_seen": recipe.rows_before(self.step) * recipe.model.context,
+            "domains": {name: asdict(each) for name, each in self.batches.order.drawn(self.step).items()},
             "parameters": recipe.model.parameters(self.tokens.vocab_size),
             "seed": recipe.seed,
             "precision": recipe.precision,
@@ -304,6 +312,14 @@ class Trainer:
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+
+    def _scored(self, development: Development) -> dict[str, float]:
+        """What the log tells of the development split. Raises CutShortError."""
+        asked = self._asked_meanwhile
+        if self.recipe.masked is not None and self.vocabulary is not None:
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate, asked)
+        scored = development.bits_per_byte(self.model, asked)
+        return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
     def close(self) -> None:
         """Leave the others."""

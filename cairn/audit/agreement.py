@@ -17,7 +17,7 @@ from cairn.errors import SourceError
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.store import identity
 from components.snapshot.lock import Lock, parse_lock
-from trainer.recipe import ModelShape
+from trainer.recipe import ModelShape, Training
 
 Read = Callable[[str, str], bytes | None]
 """The bytes of one file of an artifact, by digest and path, checked; None where they are not to be had."""
@@ -77,10 +77,7 @@ def _facts_apart(attested: Attestation, manifest: Mapping[str, Any]) -> Iterator
         **{name: (section.get(name), f"section.{name}") for name in ("seed", "threads", "mode", "precision")},
         "step": (section.get("steps"), "section.steps"),
         "world_size": (_product((facts.get("mesh") or {}).values()), "the product of facts.mesh"),
-        "tokens_seen": (
-            _product([section.get("steps"), section.get("batch"), model.get("context")]),
-            "section.steps × section.batch × section.model.context",
-        ),
+        "tokens_seen": (_tokens(section), "section.steps × section.batch × section.model.context"),
         "parameters": (_parameters(model, manifest.get("vocab_size")), "what section.model has with its vocabulary"),
     }
     for name, (value, of) in wanted.items():
@@ -90,6 +87,17 @@ def _facts_apart(attested: Attestation, manifest: Mapping[str, Any]) -> Iterator
         if None not in (manifest.get(name), facts.get(name)) and manifest[name] != facts[name]:
             told = f"facts.{name}: {facts[name]}", f"checkpoint.json: {manifest[name]}"
             yield f"facts.{name} is not that of checkpoint.json", told
+
+
+def _tokens(section: Mapping[str, Any]) -> int | None:
+    """What a section says that training draws, a batch that grows included."""
+    sizes = [section.get("steps"), section.get("batch"), (section.get("model") or {}).get("context")]
+    if not section.get("batch_ramp"):
+        return _product(sizes)
+    try:
+        return Training.model_validate_json(json.dumps(section)).tokens
+    except ValidationError:
+        return None
 
 
 def _product(values: Iterable[Any]) -> int | None:

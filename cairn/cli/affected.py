@@ -68,5 +68,5 @@ def _of_it(hit: "Hit") -> str:
     if hit.tokens is not None:
         return f"{hit.tokens:,} of {hit.of:,} train tokens"
     if hit.drawn is not None:
-        return f"{'about ' if hit.estimated else ''}{hit.drawn:,} of {hit.of:,} tokens drawn in training"
+        return f"{hit.drawn:,} of {hit.of:,} tokens drawn in training"
     return "made from it"

@@ -22,8 +22,9 @@ from cairn.lineage.artifact import remove, written_aside
 from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
-from trainer.data import Tokens, check
+from trainer.preflight import check
 from trainer.recipe import Training
+from trainer.tokens import Tokens
 
 # Outside the work folder, which goes when the stage is done: an offline run is there to be synced later.
 BOARD = Path(".cairn")

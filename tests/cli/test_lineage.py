@@ -21,7 +21,9 @@ from components.snapshot.lock import read_lock
 from pipelines.stages import NAMES, place
 from tests.cli.conftest import Cairn
 from tests.pipelines.project import ARTIFACTS, Project
-from trainer.data import Batches, Tokens
+from trainer.batches import Batches
+from trainer.recipe import Training
+from trainer.tokens import Tokens
 
 
 def printed(said: Any) -> Any:
@@ -287,14 +289,15 @@ def counted_by_hand(project: Project, origins: set[str]) -> tuple[int, int]:
     ids = {record["id"] for record in documents_of(project).values() if record["origin"] in origins}
     table = pq.read_table(tokens / "train" / "00000.parquet").to_pylist()
     marked = [row["document"] in ids for row in table for _ in range(row["length"])]
-    recipe = project.recipe()["pretrain"]
-    context = recipe["model"]["context"]
-    batches = Batches(Tokens.open(tokens).train, context, recipe["batch"], recipe.get("seed", 0))
+    opened = Tokens.open(tokens)
+    training = Training.model_validate_json(json.dumps(project.recipe()["pretrain"]))
+    batches = Batches(training, opened)
     drawn = 0
-    for step in range(recipe["steps"]):
-        for row in range(recipe["batch"]):
-            start = batches.position(step, row)
-            drawn += sum(marked[start : start + context])
+    for step in range(training.steps):
+        for row in range(training.batch):
+            document, offset = batches.position(step, row)
+            start = opened.train.document(document)[0] + offset
+            drawn += sum(marked[start : start + training.model.context])
     return sum(marked), drawn
 
 

@@ -39,7 +39,7 @@ from tests.components.inputs import (
     write_documents,
     write_tokenizer,
 )
-from trainer.data import Tokens
+from trainer.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = Tokenize(vocab_size=300, shard_tokens=400)

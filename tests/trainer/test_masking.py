@@ -12,9 +12,10 @@ from cairn.errors import ArtifactError, RecipeError, StageError
 from cairn.recipe import load
 from components.recipe import Recipe
 from tests.trainer.tokens import counting
-from trainer.data import Tokens, check
 from trainer.masking import IGNORED, Masked, Vocabulary, mask, places
+from trainer.preflight import check
 from trainer.recipe import Masking, ModelShape, Training
+from trainer.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXT, END, MASK = 64, 0, 7

@@ -1,7 +1,9 @@
 """Token shards written by hand, in the format of the tokens artifact."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,29 +12,56 @@ import pyarrow.parquet as pq
 END = 0
 
 
-def write_tokens(root: Path, documents: dict[str, list[list[int]]], vocab_size: int = 64) -> Path:
-    """A tokens artifact with one shard for each split; `documents` holds the ids of each, without end-of-text."""
+def write_tokens(
+    root: Path,
+    documents: dict[str, list[list[int]]],
+    vocab_size: int = 64,
+    shards: int = 1,
+    domains: list[str] | None = None,
+    mask: int | None = None,
+) -> Path:
+    """A tokens artifact; `documents` holds the ids of each document of a split, without end-of-text.
+
+    Args:
+        shards: of the train split, to which documents are dealt in order; every other split has one.
+        mask: the mask token, where there is one.
+        domains: of the train documents; otherwise they are of two domains in turn.
+    """
     splits = {}
     for split, texts in documents.items():
         (root / split).mkdir(parents=True)
         ids = [[*text, END] for text in texts]
-        np.array([token for text in ids for token in text], "<u2").tofile(root / split / "00000.bin")
-        lengths = [len(text) for text in ids]
-        np.cumsum(lengths).astype("<u8").tofile(root / split / "00000.ends")
-        table = {
-            "document": [f"{index:064x}" for index in range(len(ids))],
-            "domain": ["odd" if index % 2 else "even" for index in range(len(ids))],
-            "length": lengths,
-            "bytes": [3 * length for length in lengths],
-        }
-        pq.write_table(pa.table(table), root / split / "00000.parquet")
-        shard = {"name": f"{split}/00000", "tokens": sum(lengths), "documents": len(ids), "bytes": 3 * sum(lengths)}
-        splits[split] = {"shards": [shard]}
+        lengths = np.array([len(text) for text in ids], np.int64)
+        names = ["odd" if index % 2 else "even" for index in range(len(ids))]
+        if split == "train" and domains is not None:
+            names = domains
+        said_of: list[dict[str, Any]] = []
+        for part in np.array_split(np.arange(len(ids)), shards if split == "train" else 1):
+            name = f"{split}/{len(said_of):05d}"
+            path = root / f"{name}.bin"
+            np.array([token for index in part for token in ids[index]], "<u2").tofile(path)
+            np.cumsum(lengths[part]).astype("<u8").tofile(path.with_suffix(".ends"))
+            table = {
+                "document": [f"{index:064x}" for index in part],
+                "domain": [names[index] for index in part],
+                "length": lengths[part],
+                "bytes": 3 * lengths[part],
+            }
+            pq.write_table(pa.table(table), path.with_suffix(".parquet"))
+            size = int(lengths[part].sum())
+            digests = {
+                suffix: hashlib.sha256(path.with_suffix(suffix).read_bytes()).hexdigest()
+                for suffix in (".bin", ".ends", ".parquet")
+            }
+            counts = {"tokens": size, "documents": len(part), "bytes": 3 * size}
+            said_of.append({"name": name, **counts, "sha256": digests})
+        splits[split] = {"shards": said_of}
     said = {
         "format": "cairn-tokens-v1",
         "dtype": "uint16",
         "vocab_size": vocab_size,
         "end_of_text": END,
+        **({} if mask is None else {"mask": mask}),
         "tokenizer": "0" * 64,
         "splits": splits,
     }
