@@ -16,6 +16,7 @@ from cairn.progress import progress
 from trainer.batches import Batches
 from trainer.checkpoint import save_weights, weights_of
 from trainer.evaluate import CutShortError, Development
+from trainer.guard import Guard, check_numbers, report, rows_to_blame
 from trainer.heart import Heart
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.loader import Loader
@@ -96,6 +97,7 @@ class Trainer:
         self.parallel.apply(self.model, recipe)
         fill(self.model, self.model.drawn(recipe.seed))
         self.optimizers = Optimizers(recipe.optimizer, self.model)
+        self.guard = Guard(recipe.skip, self.parallel.device)
         self.batches = Batches(recipe, self.tokens)
         self.loader = Loader(self.batches, recipe, self.parallel)
         self.parameters = list(self.model.parameters())
@@ -167,7 +169,8 @@ class Trainer:
         rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
         self.heart.at("forward and backward")
-        sums = self._backward(rows.examples())
+        examples = rows.examples()
+        sums = self._backward(examples)
         self.heart.at("gather")
         sums, stop = parallel.combine(self.parameters, sums, self.stop.asked)
         if stop:
@@ -175,13 +178,10 @@ class Trainer:
         nats = sums[0] / sums[1]
         norm = clip_(self.parameters, recipe.clip)
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise StageError(
-                f"step {self.step}: the loss is {float(nats)} and the gradient norm {float(norm)}: training diverged; "
-                "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
-            )
+            raise StageError(f"step {self.step + 1}: {self._diverged(examples, float(nats), float(norm))}")
         self.heart.at("optimizer")
         factor = rate(recipe.schedule, self.step, recipe.steps)
-        self.optimizers.step(factor)
+        self.optimizers.step(factor, self.guard.judge(self.step, nats, norm))
         self.step += 1
         return {
             "step": self.step,
@@ -189,6 +189,7 @@ class Trainer:
             "loss": float(nats),
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
+            **({"skipped": int(self.guard.skipped)} if recipe.skip else {}),
         }
 
     def _evaluate(self, line: dict[str, Any]) -> bool:
@@ -230,6 +231,21 @@ class Trainer:
             parameter.grad = grad
         return total
 
+    def _diverged(self, examples: Examples, nats: float, norm: float) -> str:
+        """What happened in a step whose loss or gradient is no number, and what to do; the weights are as before it."""
+        first = self.parallel.data_rank * len(examples.tokens)
+        numbers = range(first, first + len(examples.tokens))
+        blamed = rows_to_blame(self.model, examples.to(self.parallel.device), lambda rows: loss(self.model, rows))
+        documents = {row: self.batches.documents_of(self.step, row, 1) for row in numbers}
+        self.checkpoints.wait()
+        newest = self.checkpoints.newest
+        return (
+            f"the loss is {nats} and the gradient norm {norm}, and "
+            f"{report(self.run.work / 'diverged', self.step + 1, documents, [first + row for row in blamed])}; "
+            f"{'no checkpoint was written yet' if newest is None else f'the checkpoint of step {newest} stays'}; lower "
+            "pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
+        )
+
     def _resume(self) -> tuple[int, int]:
         """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
         found = self.checkpoints.load(self.state(), self._accept)
@@ -241,6 +257,8 @@ class Trainer:
         weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         self.optimizers.load(state)
+        self.guard.load(state)
+        check_numbers(state, f"the checkpoint of step {manifest['step']}")
         self.kept = dict(manifest["kept"])
         self.unfinished = manifest["line"]
         if self.first:
@@ -278,7 +296,7 @@ class Trainer:
     def state(self) -> dict[str, torch.Tensor]:
         """All that the next step depends on, besides its number."""
         weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
-        return weights | self.optimizers.state()
+        return weights | self.optimizers.state() | self.guard.state()
 
     def _finish(self) -> None:
         """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""

@@ -151,6 +151,7 @@ def test_positions_that_are_told_count_from_there(name: str) -> None:
     assert moved < 1e-4 if shape.positions == "rope" else moved > 1e-2
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_attention_of_a_gpu_gives_what_that_of_a_cpu_gives(causal: bool, masked: bool) -> None:
@@ -201,7 +202,7 @@ def test_a_new_model_of_every_class_guesses_evenly_and_learns_from_its_first_ste
     losses = []
     for _ in range(12):
         said = loss(model, Examples(tokens[:, :-1], tokens[:, 1:]))
-        (said.total / said.counted).backward()
+        (said.total / said.counted).backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
         losses.append(float(said.nats.mean()))
         optimizer.step()
