@@ -136,7 +136,8 @@ class Trainer:
                         self._keep(log)
                         self.checkpoints.wait()
                         return False
-                    if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
+                    scored = any(name.startswith("development") for name in line)
+                    if log and (last or scored or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
                         sent.log({**line, **pace}, self.step)

@@ -104,7 +104,7 @@ def test_a_run_that_was_stopped_at_random_ends_with_the_bytes_of_one_that_was_no
     assert train(tmp_path / "whole", tokens, KINDS[kind])
     chance = random.Random(kind)
     stops = 0
-    while not train(tmp_path / "stopped", tokens, KINDS[kind], looks=chance.randrange(1, 12)):
+    while not train(tmp_path / "stopped", tokens, KINDS[kind], looks=chance.randrange(1, 7)):
         stops += 1
         assert stops < 60
     assert stops > 1
