@@ -91,16 +91,16 @@ CLASSES = {
 def class_of(shape: "ModelShape") -> str:
     """The name of the class that holds a shape.
 
-    Raises ValueError when none does; the text names the nearest class and what keeps the shape from it.
+    Raises ValueError when none does; the text names the nearest classes and what keeps the shape from them.
     """
     likely = [name for name, wanted in CLASSES.items() if wanted["causal"] == shape.causal]
-    name, faults = min(((name, list(_faults(shape, name))) for name in likely), key=lambda found: len(found[1]))
-    if faults:
-        raise ValueError(
-            f"no class of Hugging Face holds this model, so that it could not be exported; for {name}, the nearest, "
-            f"set {', '.join(faults)}"
-        )
-    return name
+    faults = {name: list(_faults(shape, name)) for name in likely}
+    least = min(map(len, faults.values()))
+    nearest = [name for name, found in faults.items() if len(found) == least]
+    if least:
+        ways = "; or ".join(f"for {name}, set {', '.join(faults[name])}" for name in nearest)
+        raise ValueError(f"no class of Hugging Face holds this model, so that it could not be exported: {ways}")
+    return nearest[0]
 
 
 def _faults(shape: "ModelShape", name: str) -> Iterator[str]:

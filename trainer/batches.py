@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.loss import Examples
-from trainer.masking import Vocabulary, mask
+from trainer.masking import mask
 from trainer.order import Order
 from trainer.permutation import Ids
 from trainer.recipe import Training
@@ -100,8 +100,8 @@ class Batches:
         number, masking = torch.from_numpy(numbers), self._training.masked
         if masking is None:
             return Rows(torch.from_numpy(tokens), document, domain, number)
-        assert self._tokens.mask is not None, "refused by `preflight.check`"
-        vocabulary = Vocabulary(self._tokens.vocab_size, self._tokens.end_of_text, self._tokens.mask)
+        vocabulary = self._tokens.vocabulary
+        assert vocabulary is not None, "refused by `preflight.check`"
         masked = mask(masking, vocabulary, self._training.seed, step, first, tokens.astype(np.int64))
         inputs = torch.from_numpy(masked.inputs)
         return Rows(inputs, document, domain, number, torch.from_numpy(masked.at), torch.from_numpy(masked.targets))

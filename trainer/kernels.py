@@ -5,12 +5,15 @@ passes over memory, no fp32 copy of the logits, attention as plain matrix produc
 (norms, softmax) are in fp32 either way.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 IGNORED = -100  # the target of a position that nothing is learned from; PyTorch's own convention
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
@@ -50,8 +53,12 @@ def swiglu(gate_and_up: Tensor) -> Tensor:
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """LayerNorm over the last dimension (arXiv 1607.06450). x: (..., d) in fp32 or bf16; weight, bias: (d,) fp32."""
-    return F.layer_norm(x, weight.shape, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), eps)
+    """LayerNorm over the last dimension (arXiv 1607.06450).
+
+    x: (..., d) in fp32 or bf16; weight, bias: (d,), fp32. Returns the shape and dtype of x.
+    """
+    # In fp32: the kernel of bf16 adds the gradient of the weight up in bf16 too, and errs by a twentieth.
+    return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -63,21 +70,42 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return F.gelu(x, approximate="tanh" if activation == "gelu-tanh" else "none")
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, causal: bool = True) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: "Reach", causal: bool = True) -> Tensor:
     """Softmax attention; the query is scaled already.
 
     query: (batch, time, heads, e); key, value: (batch, time, kv_heads, e), all of one dtype; seen: what `reach` gave;
     causal: nothing that follows is looked at, which `seen` says too. Returns (batch, time, heads * e).
     """
+    if query.is_cuda:
+        return attend_fused(query, key, value, seen, causal)
     return _Attend.apply(query, key, value, seen, causal)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def reach(document: Tensor | None, causal: bool, time: int, like: Tensor) -> Tensor | None:
+def attend_fused(query: Tensor, key: Tensor, value: Tensor, seen: "Reach", causal: bool) -> Tensor:
+    """`attend` by the fused kernels of a GPU: FlexAttention (arXiv 2412.05496) where `seen` is a mask by blocks, else
+    whichever kernel PyTorch takes for rows of one document."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if isinstance(seen, BlockMask):
+        fused: Any = flex_attention if torch.compiler.is_compiling() or not q.is_cuda else _compiled(flex_attention)
+        out: Tensor = fused(q, k, v, block_mask=seen, scale=1.0, enable_gqa=True)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=1.0, enable_gqa=True)
+    return out.transpose(1, 2).flatten(2)
+
+
+Reach = Tensor | BlockMask | None
+"""Which positions see which."""
+
+
+def reach(document: Tensor | None, causal: bool, time: int, like: Tensor) -> Reach:
     """What a position sees, made once for all blocks: (batch or 1, time, time), 0 where the row sees the column and
-    -inf where it does not, in the dtype and on the device of `like`. None where everything is seen.
+    -inf where it does not, in the dtype and on the device of `like`; on a GPU a mask by blocks. None where everything
+    is seen, and on a GPU where rows are one document.
 
     document: (batch, time), the number of the document that a position belongs to, beyond which it does not look.
     """
+    if like.is_cuda:
+        return None if document is None else block_mask(document, causal)
     hidden = None if document is None else document[:, :, None] != document[:, None, :]
     if causal:
         later = torch.ones(time, time, dtype=torch.bool, device=like.device).triu(1)
@@ -85,6 +113,26 @@ def reach(document: Tensor | None, causal: bool, time: int, like: Tensor) -> Ten
     if hidden is None:
         return None
     return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
+
+
+def block_mask(document: Tensor, causal: bool) -> BlockMask:
+    """What a position sees, by blocks of 128 × 128: those where nothing is seen are left out, and only those where some
+    is and some is not are masked. document: (batch, time)."""
+
+    def sees(row: Tensor, _: Tensor, of: Tensor, at: Tensor) -> Tensor:
+        same = document[row, of] == document[row, at]
+        return same & (of >= at) if causal else same
+
+    batch, time = document.shape
+    make: Any = _compiled(create_block_mask) if document.is_cuda else create_block_mask
+    made: BlockMask = make(sees, batch, None, time, time, device=document.device)
+    return made
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """FlexAttention is a kernel only where it is compiled; as it stands it would hold every score."""
+    return torch.compile(function)
 
 
 def head_loss(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import activate, attend, head_loss, layer_norm, local, reach, rms_norm, rotate, swiglu
+from trainer.kernels import Reach, activate, attend, head_loss, layer_norm, local, reach, rms_norm, rotate, swiglu
 from trainer.recipe import ModelShape
 
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
         self.mlp_norm = Norm(shape)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Reach) -> Tensor:
         if self.placement == "pre":
             x = x + self.attention(self.attention_norm(x), rope, seen)
             return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
@@ -146,7 +146,7 @@ class Attention(nn.Module):
             self.query_norm = Norm(shape, heads * shape.head_dim, of_heads=True)
             self.key_norm = Norm(shape, kv_heads * shape.head_dim, of_heads=True)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, seen: Reach) -> Tensor:
         e, eps = self.shape.head_dim, self.shape.norm_eps
         h, k = (local(matrix.weight).shape[0] // e for matrix in (self.query, self.key))
         # One product for the three: the weights stay apart, only the multiplication is shared.

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cairn.errors import ArtifactError, one_line
 from trainer.cache import Cache
+from trainer.masking import Vocabulary
 from trainer.permutation import Ids
 
 FORMAT = "cairn-tokens-v1"
@@ -242,6 +243,11 @@ class Tokens:
     """sha256 of the tokenizer.json that made it."""
     manifest: str
     """sha256 of tokens.json."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What masking has to know of the tokens; None where there is no mask token."""
+        return None if self.mask is None else Vocabulary(self.vocab_size, self.end_of_text, self.mask)
 
     @classmethod
     def open(cls, root: Path | str, cache: Path | None = None, manifest: str | None = None) -> "Tokens":

@@ -13,14 +13,16 @@ import torch
 from cairn.errors import StageError
 from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
-from trainer.batches import Batches, Rows
+from trainer.batches import Batches
 from trainer.checkpoint import save_weights, weights_of
 from trainer.evaluate import Development
+from trainer.guard import Guard, check_numbers, report, rows_to_blame
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.lease import Watch
 from trainer.loader import Loader
-from trainer.loss import loss, totals
+from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
+from trainer.masked_loss import masked_losses
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, by_domain, is_logged, means
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
@@ -79,6 +81,7 @@ class Trainer:
         torch.use_deterministic_algorithms(recipe.mode == "strict")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
+        self.vocabulary = self.tokens.vocabulary
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         with self.parallel.built_on:
@@ -86,6 +89,7 @@ class Trainer:
         self.parallel.apply(self.model, recipe)
         fill(self.model, self.model.drawn(recipe.seed))
         self.optimizers = Optimizers(recipe.optimizer, self.model)
+        self.guard = Guard(recipe.skip, self.parallel.device)
         self.batches = Batches(recipe, self.tokens)
         self.loader = Loader(self.batches, recipe, self.parallel)
         self.parameters = list(self.model.parameters())
@@ -129,8 +133,7 @@ class Trainer:
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
                         with speed.evaluating():
-                            bits = development.bits_per_byte(self.model)
-                        line |= {f"development_bits_per_byte.{domain}": value for domain, value in bits.items()}
+                            line.update(self._scored(development))
                     if log and (last or self.step % recipe.evaluate_every == 0 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
@@ -162,7 +165,8 @@ class Trainer:
         began = time.monotonic()
         rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
-        sums = self._backward(rows)
+        examples = rows.examples()
+        sums = self._backward(examples, rows.domain_of_targets())
         stop = self.asked_to_stop or (self.first and self.watch.stale())
         sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
@@ -170,12 +174,9 @@ class Trainer:
         nats = sums[0] / sums[1]
         norm = clip_(self.parameters, recipe.clip)
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise StageError(
-                f"step {self.step}: the loss is {float(nats)} and the gradient norm {float(norm)}: training diverged; "
-                "lower pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
-            )
+            raise StageError(f"step {self.step + 1}: {self._diverged(examples, float(nats), float(norm))}")
         factor = rate(recipe.schedule, self.step, recipe.steps)
-        self.optimizers.step(factor)
+        self.optimizers.step(factor, self.guard.judge(self.step, nats, norm))
         self.step += 1
         return {
             "step": self.step,
@@ -183,14 +184,14 @@ class Trainer:
             "loss": float(nats),
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
+            **({"skipped": int(self.guard.skipped)} if recipe.skip else {}),
             **means(sums[2:], self.batches.domains),
         }
 
-    def _backward(self, share: Rows) -> torch.Tensor:
+    def _backward(self, examples: Examples, domain: torch.Tensor) -> torch.Tensor:
         """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`,
         and those of every domain."""
         recipe, size = self.recipe, self.recipe.micro_batch
-        examples, domain = share.examples(), share.domain_of_targets()
         sums = TreeSum()
         for start in range(0, len(examples.tokens), size):
             exchange(self.model, last=start + size == len(examples.tokens))
@@ -210,6 +211,21 @@ class Trainer:
             parameter.grad = grad
         return total
 
+    def _diverged(self, examples: Examples, nats: float, norm: float) -> str:
+        """What happened in a step whose loss or gradient is no number, and what to do; the weights are as before it."""
+        first = self.parallel.data_rank * len(examples.tokens)
+        numbers = range(first, first + len(examples.tokens))
+        blamed = rows_to_blame(self.model, examples.to(self.parallel.device), lambda rows: loss(self.model, rows))
+        documents = {row: self.batches.documents_of(self.step, row, 1) for row in numbers}
+        self.checkpoints.wait()
+        newest = self.checkpoints.newest
+        return (
+            f"the loss is {nats} and the gradient norm {norm}, and "
+            f"{report(self.run.work / 'diverged', self.step + 1, documents, [first + row for row in blamed])}; "
+            f"{'no checkpoint was written yet' if newest is None else f'the checkpoint of step {newest} stays'}; lower "
+            "pretrain.optimizer.muon_lr and lr, or lengthen pretrain.schedule.warmup"
+        )
+
     def _resume(self) -> tuple[int, int]:
         """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
         found = self.checkpoints.load(self.state(), self._accept)
@@ -219,6 +235,8 @@ class Trainer:
         weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
         self.optimizers.load(state)
+        self.guard.load(state)
+        check_numbers(state, f"the checkpoint of step {manifest['step']}")
         self.kept = dict(manifest["kept"])
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
@@ -253,7 +271,7 @@ class Trainer:
     def state(self) -> dict[str, torch.Tensor]:
         """All that the next step depends on, besides its number."""
         weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
-        return weights | self.optimizers.state()
+        return weights | self.optimizers.state() | self.guard.state()
 
     def _finish(self) -> None:
         """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""
@@ -300,6 +318,13 @@ class Trainer:
         every = f"every {recipe.evaluate_every} steps, about {share:.1%} on top of training"
         print(f"pretrain: development split: {tokens:,} tokens are scored {every}", flush=True)
         return sample
+
+    def _scored(self, development: Development) -> dict[str, float]:
+        """What the log tells of the development split."""
+        if self.recipe.masked is not None and self.vocabulary is not None:
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate)
+        scored = development.bits_per_byte(self.model)
+        return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
     def _ask_to_stop(self, *_: object) -> None:
         self.asked_to_stop = True

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
 from cairn.errors import ArtifactError
 from trainer.architecture import CLASSES, class_of
 from trainer.huggingface import config, from_huggingface, shape_of, to_huggingface
+from trainer.loss import Examples, loss
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
@@ -98,10 +100,31 @@ def test_every_shape_that_is_accepted_has_the_logits_of_its_class(seed: int) -> 
         assert shape.parameters(VOCABULARY) == sum(parameter.numel() for parameter in model.parameters())
 
 
+def test_the_gradients_of_a_shape_are_those_of_its_class() -> None:
+    """The class runs plain operations, of which autograd finds the derivatives; ours are written by hand in part."""
+    for name, shape in one_of_each().items():
+        model = scattered(shape)
+        other = theirs(model)
+        tokens = torch.randint(0, VOCABULARY, (2, shape.context), generator=torch.Generator().manual_seed(1))
+        targets = tokens.roll(-1, 1)
+        losses = loss(model, Examples(tokens, targets))
+        ours = dict(model.named_parameters())
+        grads = torch.autograd.grad(losses.total / losses.counted, list(ours.values()))
+        F.cross_entropy(other(tokens).logits.flatten(0, 1), targets.flatten()).backward()  # type: ignore[no-untyped-call]
+        said = dict(other.named_parameters())
+        for one, grad in to_huggingface(dict(zip(ours, grads, strict=True)), shape).items():
+            if "token_type" not in one:
+                assert torch.allclose(grad, said[one].grad, rtol=2e-3, atol=2e-5), f"{name}: {one}"
+
+
+def one_of_each() -> dict[str, ModelShape]:
+    """A drawn shape for every class."""
+    return {class_of(shape): shape for shape in drawn(0)}
+
+
 def test_a_model_directory_gives_back_shape_and_weights(tmp_path: Path) -> None:
-    shapes = drawn(0)
-    for shape in {class_of(shape): shape for shape in shapes}.values():
-        folder = tmp_path / class_of(shape)
+    for name, shape in one_of_each().items():
+        folder = tmp_path / name
         model = scattered(shape)
         theirs(model).save_pretrained(folder)
         assert shape_of(folder).model_dump() == shape.model_dump() | free(shape)
@@ -117,7 +140,7 @@ def free(shape: ModelShape) -> dict[str, Any]:
 
 
 def test_the_first_token_type_of_bert_is_part_of_its_positions(tmp_path: Path) -> None:
-    shape = next(shape for shape in drawn(0) if class_of(shape) == "BertForMaskedLM")
+    shape = one_of_each()["BertForMaskedLM"]
     bert = theirs(scattered(shape))
     with torch.no_grad():
         bert.bert.embeddings.token_type_embeddings.weight.normal_()
@@ -167,7 +190,7 @@ def test_the_defaults_of_the_classes_are_shapes(tmp_path: Path, settings: Any) -
 
 
 def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
-    shape = next(shape for shape in drawn(0) if class_of(shape) == "GPT2LMHeadModel")
+    shape = one_of_each()["GPT2LMHeadModel"]
     theirs(scattered(shape)).save_pretrained(tmp_path)
     with pytest.raises(ArtifactError, match=r"transformer.wpe.weight is \(.*and pretrain.model asks for \(99, "):
         from_huggingface(tmp_path, shape.model_copy(update={"context": 99}))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer import kernels
+from trainer.architecture import class_of
 from trainer.loss import Examples, loss, next_token
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
@@ -81,34 +82,102 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(changes: dict[str, object])
     torch.testing.assert_close(losses.total / losses.counted, expected)
 
 
-def test_a_bidirectional_model_sees_both_sides_of_its_own_document() -> None:
-    model = Transformer(SHAPE.model_copy(update={"causal": False, "norm": "layernorm", "qk_norm": "none"}), 50)
+SMALL = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 4, "head_dim": 8, "mlp_width": 128, "context": 24}
+CLASSES: dict[str, dict[str, object]] = {
+    "Qwen3": {"kv_heads": 2},
+    "Llama": {"qk_norm": "none", "bias": True},
+    "Olmo2": {"norm_placement": "output", "qk_norm": "width", "tied": False},
+    "GPT2": {"named": "gpt2-124m"},
+    "OpenAIGPT": {"named": "gpt1"},
+    "ModernBert": {"causal": False, "norm": "layernorm", "qk_norm": "none", "activation": "gelu"},
+    "Bert": {"named": "bert-base"},
+}
+
+
+def scattered(shape: ModelShape) -> Transformer:
+    """A model with nothing at zero or one."""
+    model = Transformer(shape, 50)
     model.initialize(seed=3)
-    for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    return model
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_position_sees_its_document_and_if_causal_nothing_that_follows(name: str) -> None:
+    """One token of the second of three documents is another: which positions notice?"""
+    shape = ModelShape.model_validate({**SMALL, **CLASSES[name]})
+    assert class_of(shape).startswith(name)
+    model = scattered(shape)
     tokens = torch.randint(0, 50, (1, 24), generator=torch.Generator().manual_seed(0))
-    document = (torch.arange(24) >= 12).long()[None]
-    before = model.hidden(tokens, document)
-    tokens[0, 18] = (tokens[0, 18] + 1) % 50
-    changed = (model.hidden(tokens, document)[0] != before[0]).any(-1)
-    assert changed.tolist() == [False] * 12 + [True] * 12
+    document = ((torch.arange(24) >= 6).long() + (torch.arange(24) >= 18).long())[None]
+    other = tokens.clone()
+    other[0, 10] = (other[0, 10] + 1) % 50
+    with torch.no_grad():
+        within = (model(tokens, document) != model(other, document)).any(-1)[0].nonzero().flatten()
+        without = (model(tokens) != model(other)).any(-1)[0].nonzero().flatten()
+    assert within.tolist() == list(range(10 if shape.causal else 6, 18))
+    assert without.tolist() == list(range(10 if shape.causal else 0, 24))
 
 
-def test_a_position_sees_neither_what_follows_nor_another_document() -> None:
-    model = Transformer(SHAPE, 50)
-    model.initialize(seed=3)
-    for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
-    tokens = torch.randint(1, 50, (1, 24), generator=torch.Generator().manual_seed(0))
-    document = (torch.arange(24) >= 12).long()[None]
-    before = model.hidden(tokens, document)
-    later, earlier = tokens.clone(), tokens.clone()
-    later[0, 20] += 1 if later[0, 20] < 49 else -1
-    earlier[0, 3] += 1 if earlier[0, 3] < 49 else -1
-    assert torch.equal(model.hidden(later, document)[0, :20], before[0, :20])
-    assert not torch.equal(model.hidden(later, document)[0, 20:], before[0, 20:])
-    assert torch.equal(model.hidden(earlier, document)[0, 12:], before[0, 12:])
-    assert not torch.equal(model.hidden(earlier)[0, 12:], model.hidden(tokens)[0, 12:])
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_model_is_built_on_the_meta_device_and_filled_later(name: str) -> None:
+    shape = ModelShape.model_validate({**SMALL, **CLASSES[name]})
+    with torch.device("meta"):
+        empty = Transformer(shape, 50)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    assert not list(empty.buffers())
+    filled = empty.to_empty(device="cpu")
+    filled.initialize(seed=7)
+    plain = Transformer(shape, 50)
+    plain.initialize(seed=7)
+    tokens = torch.arange(24)[None]
+    assert torch.equal(filled(tokens), plain(tokens))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_positions_that_are_told_count_from_there(name: str) -> None:
+    """Rotary positions are relative, learned ones are not; two rows may have positions of their own."""
+    shape = ModelShape.model_validate({**SMALL, **CLASSES[name]})
+    model = scattered(shape)
+    tokens = torch.randint(0, 50, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = model.hidden(tokens)
+        torch.testing.assert_close(model.hidden(tokens, positions=torch.arange(12).expand(2, 12)), plain)
+        later = model.hidden(tokens, positions=torch.stack((torch.arange(12), torch.arange(12) + 9)))
+    torch.testing.assert_close(later[0], plain[0])
+    moved = float((later[1] - plain[1]).abs().max())
+    assert moved < 1e-4 if shape.positions == "rope" else moved > 1e-2
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_attention_of_a_gpu_gives_what_that_of_a_cpu_gives(causal: bool, masked: bool) -> None:
+    """The same operations, as they stand: the kernels that a GPU makes of them cannot run here."""
+    query, key, value = (draw(2, 200, heads, 16).detach() for heads in (4, 2, 2))  # no derivative on a CPU
+    document = torch.randint(0, 2, (2, 200), generator=torch.Generator().manual_seed(0)).cumsum(1) // 20
+    seen = kernels.block_mask(document, causal) if masked else None
+    plain = kernels.reach(document if masked else None, causal, 200, query)
+    expected = kernels.attend(query, key, value, plain, causal)
+    torch.testing.assert_close(kernels.attend_fused(query, key, value, seen, causal), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_layer_norm_finds_the_gradient_of_its_weight_in_fp32(dtype: torch.dtype, shifted: bool) -> None:
+    x = draw(500, 16).detach().to(dtype).requires_grad_()
+    weight, bias = draw(16), draw(16) if shifted else None
+    ours = kernels.layer_norm(x, weight, bias, 1e-5)
+    assert ours.dtype == dtype
+    exact = [one.detach().double().requires_grad_() for one in (x, weight)]
+    plain = (exact[0] - exact[0].mean(-1, keepdim=True)) * (exact[0].var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+    plain = plain * exact[1] + (0 if bias is None else bias.detach().double())
+    rough = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(ours.double(), plain, rtol=rough, atol=rough)
+    (of_weight,) = torch.autograd.grad(ours.sum(), weight)
+    torch.testing.assert_close(of_weight.double(), *torch.autograd.grad(plain.sum(), exact[1]), rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"tied": False}, {"qk_norm": "none"}, {"kv_heads": 1}])
@@ -122,3 +191,40 @@ def test_a_new_model_knows_nothing() -> None:
     model.initialize(seed=1)
     tokens = torch.arange(24)[None]
     assert loss(model, Examples(tokens, tokens)).nats.mean().item() == pytest.approx(math.log(50), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_new_model_of_every_class_guesses_evenly_and_learns_from_its_first_step(name: str) -> None:
+    model = Transformer(ModelShape.model_validate({**SMALL, **CLASSES[name]}), 50)
+    model.initialize(seed=1)
+    tokens = torch.randint(0, 50, (4, 24), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+    losses = []
+    for _ in range(12):
+        said = loss(model, Examples(tokens[:, :-1], tokens[:, 1:]))
+        (said.total / said.counted).backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+        losses.append(float(said.nats.mean()))
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[0] == pytest.approx(math.log(50), abs=0.1)
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_flops_are_those_of_the_appendix_of_palm() -> None:
+    """gpt2-124m: 85M weights of matrices in the blocks, the head, and attention over 1024 positions."""
+    shape = ModelShape.model_validate({"named": "gpt2-124m"})
+    blocks = 12 * (4 * 768 * 768 + 2 * 768 * 3072)
+    assert shape.flops_per_token(50_257) == 6 * (blocks + 50_257 * 768) + 12 * 12 * 768 * 1024
+    masked = ModelShape.model_validate({"named": "bert-base"})
+    head = 30_522 * 768 + 768 * 768
+    assert masked.flops_per_token(30_522, predicted=0.25) == 6 * (blocks + 0.25 * head) + 12 * 12 * 768 * 512
+
+
+@pytest.mark.parametrize(
+    ("name", "vocab_size", "parameters"),
+    [("gpt1", 40_478, 116_534_784), ("gpt2-124m", 50_257, 124_439_808), ("bert-base", 30_522, 109_514_298 - 2 * 768)],
+)
+def test_named_shapes_have_the_size_of_their_models(name: str, vocab_size: int, parameters: int) -> None:
+    """As the published checkpoints count; BERT's two token types are no part of ours."""
+    assert ModelShape.model_validate({"named": name}).parameters(vocab_size) == parameters

@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from tests.trainer.processes import in_processes
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
 from trainer.recipe import ModelShape, Optimizer
+from trainer.sharded import as_part_of
 
 # Three blocks: groups of three, six and three matrices, which two processes cannot share out evenly; 15 rows neither.
 SHAPE = ModelShape(layers=3, width=12, heads=2, kv_heads=1, head_dim=6, mlp_width=15, context=8)
@@ -35,7 +37,11 @@ def trained(model: Transformer, matrices: str) -> dict[str, Any]:
         for parameter in model.parameters():
             grad = torch.randn(parameter.shape, generator=generator)
             if isinstance(parameter, DTensor):
-                grad = distribute_tensor(grad, parameter.device_mesh, parameter.placements)
+                shape, offset = compute_local_shape_and_global_offset(
+                    parameter.shape, parameter.device_mesh, parameter.placements
+                )
+                within = tuple(slice(first, first + size) for first, size in zip(offset, shape, strict=True))
+                grad = as_part_of(parameter, grad[within].contiguous())
             parameter.grad = grad
         norms.append(clip_(model.parameters(), 1.0))
         optimizers.step(1.0, torch.tensor(step < STEPS - 1))
