@@ -134,7 +134,7 @@ class Clock:
     def mark(self, name: str) -> None:
         """What comes before it is called so."""
         if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self.marks.append((name, event))
         else:
@@ -210,8 +210,13 @@ def _peer(shape: ModelShape, vocabulary: int) -> Any:
     common: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0}
     common["attn_implementation"] = "sdpa"
     if shape.positions == "learned":
-        sizes = {"n_layer": shape.layers, "n_embd": shape.width, "n_head": shape.heads, "n_positions": shape.context}
-        dropout = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+        sizes: dict[str, Any] = {
+            "n_layer": shape.layers,
+            "n_embd": shape.width,
+            "n_head": shape.heads,
+            "n_positions": shape.context,
+        }
+        dropout: dict[str, Any] = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
         config: Any = transformers.GPT2Config(**common, **sizes, **dropout, n_inner=shape.mlp_width)
         return transformers.GPT2LMHeadModel(config)
     config = transformers.LlamaConfig(

@@ -110,12 +110,16 @@ class Batches:
         """Read the tokens of numbered rows into (n, width), in the dtype of the shards; the domain of each token."""
         domain, window = self.order.of(numbers)
         domains = np.empty((len(numbers), self.width), np.int16)
-        for one in np.unique(domain).tolist():
+        for one in range(len(self._runs)):
             chosen = np.flatnonzero(domain == one)
+            if not len(chosen):
+                continue
             which, column, start, length = self._runs[one].pieces(window[chosen] * self.context, self.width)
-            which = chosen[which]
-            self.split.gather((which, column, start, length), out)
-            self._tell_domains(which, column, start, length, domains)
+            self.split.gather((chosen[which], column, start, length), out)
+            if self._training.mixture:
+                domains[chosen] = self.domains.index(self.order.domains[one])
+            else:
+                self._tell_domains(window * self.context, domains)
         return domains
 
     def documents(self, raw: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.int32]:
@@ -164,18 +168,14 @@ class Batches:
                 found.update(dict.fromkeys(range(self.split.document_at(start)[0], last + 1)))
         return [self.split.document_id(number) for number in found]
 
-    def _tell_domains(self, which: Ids, column: Ids, start: Ids, length: Ids, domains: npt.NDArray[np.int16]) -> None:
-        """Write the domain of every token of these pieces."""
+    def _tell_domains(self, start: Ids, domains: npt.NDArray[np.int16]) -> None:
+        """The domain of every token of rows that begin at these positions of the split, where there is no mixture."""
         first = np.searchsorted(self._edges, start, side="right") - 1
-        last = np.searchsorted(self._edges, start + length - 1, side="right") - 1
-        whole = (first == last) & (length == self.width)
-        domains[which[whole]] = self._domain_after[first[whole], None]
-        for piece in np.flatnonzero(~whole).tolist():
-            run = slice(int(first[piece]), int(last[piece]) + 1)
-            edges = np.append(self._edges[run], start[piece] + length[piece])
-            edges[0] = start[piece]
-            row = domains[which[piece], column[piece] : column[piece] + length[piece]]
-            row[:] = np.repeat(self._domain_after[run], np.diff(edges))
+        last = np.searchsorted(self._edges, start + (self.width - 1), side="right") - 1
+        domains[:] = self._domain_after[first, None]
+        for row in np.flatnonzero(first != last).tolist():
+            for run in range(int(first[row]) + 1, int(last[row]) + 1):
+                domains[row, int(self._edges[run] - start[row]) :] = self._domain_after[run]
 
 
 def _edges(split: Split) -> tuple[Ids, npt.NDArray[np.int16]]:

@@ -94,9 +94,13 @@ class Order:
         """The domain and the window of each numbered row. numbers: (n,); returns (n,), (n,)."""
         domain, draw = self._mixture.draws(numbers)
         epoch, place = np.divmod(draw, self.windows[domain])
+        # A step is mostly of one epoch of each domain: these are few.
+        group = epoch * len(self.domains) + domain
+        groups = [int(group[0])] if len(group) and (group == group[0]).all() else np.unique(group).tolist()
         window = np.empty_like(draw)
-        for one, turn in set(zip(domain.tolist(), epoch.tolist(), strict=True)):
-            chosen = np.flatnonzero((domain == one) & (epoch == turn))
+        for each in groups:
+            turn, one = divmod(each, len(self.domains))
+            chosen = np.flatnonzero(group == each)
             window[chosen] = permute(place[chosen], int(self.windows[one]), self._key(one, turn))
         return domain, window
 

@@ -10,7 +10,6 @@ secret.
 
 import hashlib
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,20 +28,20 @@ def key(seed: int, turn: int, stream: str) -> Words:
 
 def permute(index: Ids, size: int, key: Words) -> Ids:
     """Where each index goes. index: (n,), from 0 up to `size`; returns (n,), a permutation of range(size)."""
-    return _walk(index, size, key, range(ROUNDS), np.add)
+    return _walk(index, size, key, forward=True)
 
 
 def unpermute(image: Ids, size: int, key: Words) -> Ids:
     """Where each index came from: the inverse of `permute`."""
-    return _walk(image, size, key, reversed(range(ROUNDS)), np.subtract)
+    return _walk(image, size, key, forward=False)
 
 
-def _walk(index: Ids, size: int, key: Words, rounds: Iterable[int], turn: np.ufunc) -> Ids:
+def _walk(index: Ids, size: int, key: Words, forward: bool) -> Ids:
     if not 0 < size < LARGEST:
         raise ValueError(f"a permutation of {size} numbers: from 1 up to 2^62")
     columns = math.isqrt(size - 1) + 1
     sides = (np.int64(-(-size // columns)), np.int64(columns))
-    order = tuple(rounds)
+    order = range(ROUNDS) if forward else range(ROUNDS - 1, -1, -1)
     found = index.astype(np.int64)
     outside = np.arange(len(found))
     while len(outside):
@@ -51,9 +50,15 @@ def _walk(index: Ids, size: int, key: Words, rounds: Iterable[int], turn: np.ufu
         for number in order:
             turned, by = number % 2, 1 - number % 2
             side = sides[turned]
-            part = turn(parts[turned], _draw(parts[by], key[number], side))
             # In place of a remainder, which would take longer than all the rest.
-            parts[turned] = np.where(part >= side, part - side, np.where(part < 0, part + side, part))
+            draw = _draw(parts[by], key[number], side)
+            if forward:
+                part = parts[turned] + draw
+                part -= side * (part >= side)
+            else:
+                part = parts[turned] - draw
+                part += side * (part < 0)
+            parts[turned] = part
         walked = parts[0] * sides[1] + parts[1]
         found[outside] = walked
         outside = outside[walked >= size]

@@ -102,7 +102,8 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
                 target = tokens / f"{name}{suffix}"
                 target.parent.mkdir(exist_ok=True)
                 _link(Path(shard["path"]).with_suffix(suffix), target)
-            counted = {key: shard[key] for key in ("tokens", "documents", "bytes")}
+            # With the digest of this file alone, whoever reads shards from afar can check each of them.
+            counted = {key: shard[key] for key in ("tokens", "documents", "bytes", "sha256")}
             said[unit.split].append({"name": name, **counted})
     manifest = {
         "format": "cairn-tokens-v1",

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from trainer.memory import Memory, plan
 from trainer.preflight import beyond, outlook
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHAPE = {"layers": 6, "width": 384, "heads": 6, "kv_heads": 6, "head_dim": 64, "mlp_width": 1024, "context": 256}
 
 
-def planned(processes: int = 1, vocab_size: int = 8192, **changes: object) -> Memory:
+def planned(processes: int = 1, vocab_size: int = 8192, **changes: Any) -> Memory:
     said = {"model": SHAPE, "steps": 1000, "batch": 16, "micro_batch": 4, **changes}
     return plan(Training.model_validate(said), vocab_size, processes)
 
@@ -33,11 +34,11 @@ def test_every_part_of_the_plan_answers_to_what_it_is_made_of() -> None:
     assert usual.total == usual.weights + usual.gradients + usual.optimizer + usual.step + usual.checkpoint
     assert planned(micro_batch=16).gradients < usual.gradients  # nothing waits to be summed
     assert planned(processes=2).gradients > usual.gradients  # what is gathered
-    fast = {"mode": "fast", "batch": 64}
+    fast: dict[str, Any] = {"mode": "fast", "batch": 64}
     whole, sharded = planned(4, **fast), planned(4, layout={"shard": "all"}, **fast)
     assert abs(4 * sharded.weights - whole.weights) < 16
-    wide = {"micro_batch": 16, "vocab_size": 50_304}
-    assert planned(loss_chunk=512, **wide).step <= planned(**wide).step  # type: ignore[arg-type]
+    wide: dict[str, Any] = {"micro_batch": 16, "vocab_size": 50_304}
+    assert planned(loss_chunk=512, **wide).step <= planned(**wide).step
     assert planned(layout={"activation_checkpointing": "full"}, mode="fast", micro_batch=16).step < planned(
         mode="fast", micro_batch=16
     ).step  # fmt: skip

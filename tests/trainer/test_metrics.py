@@ -57,7 +57,7 @@ def test_on_a_cpu_and_in_fp32_there_is_no_mfu(tmp_path: Path, monkeypatch: pytes
 
 def test_evaluation_is_told_apart_from_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     speed = metrics.Speed(tmp_path / "speed.jsonl", training(), 100, 1)
     speed.count(1000, 0.5)
     now[0] = 5.0
