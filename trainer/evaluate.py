@@ -63,9 +63,7 @@ def _bits(model: Transformer, documents: list[Ids]) -> float:
         for row, window in enumerate(group):
             padded[row, : len(window)] = window
             valid[row, : len(window) - 1] = True
-        tokens = torch.from_numpy(padded)
-        hidden = model.hidden(tokens[:, :-1])[torch.from_numpy(valid)]
-        logits = torch.nn.functional.linear(hidden, model.head_weight()).float()
-        targets = tokens[:, 1:][torch.from_numpy(valid)]
-        nats += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        tokens, learned = (torch.from_numpy(part).to(model.device) for part in (padded, valid))
+        logits = model.logits(model.hidden(tokens[:, :-1])[learned])
+        nats += float(torch.nn.functional.cross_entropy(logits, tokens[:, 1:][learned], reduction="sum"))
     return nats / math.log(2)

@@ -49,6 +49,9 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 def swiglu(gate_and_up: Tensor) -> Tensor:
     """silu(gate) * up, where the last dimension holds gate, then up. (..., 2m) to (..., m)."""
+    if torch.compiler.is_compiling():  # which fuses the plain form, and does not take the other's `out=` into a view
+        gate, up = gate_and_up.chunk(2, -1)
+        return F.silu(gate) * up
     return _SwiGLU.apply(gate_and_up)  # type: ignore[no-any-return,no-untyped-call]
 
 

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainer.recipe import Training
+    from trainer.recipe import Layout, Training
+
+
+def mesh_of(layout: "Layout", processes: int) -> dict[str, int]:
+    """The dimensions of the mesh by name, the fastest last: so many processes, each with a place in it."""
+    data = processes // layout.tensor
+    shard = data if layout.shard == "all" else layout.shard
+    if shard == layout.tensor == 1:
+        return {"data": processes}
+    return {"replicate": data // shard, "shard": shard, "tensor": layout.tensor}
 
 
 def check_layout(training: "Training") -> None:

@@ -73,9 +73,10 @@ def _nats(model: Transformer, windows: Sequence[Ids], at: Sequence[Ids], vocabul
             padding[row, : len(window)] = 0
         rows = np.repeat(np.arange(len(group)), [len(places) for places in at[first : first + AT_ONCE]])
         columns = np.concatenate(at[first : first + AT_ONCE])
-        targets = torch.from_numpy(tokens[rows, columns])
+        targets = torch.from_numpy(tokens[rows, columns]).to(model.device)
         tokens[rows, columns] = vocabulary.mask
         # Padding is a document of its own: no position looks into it.
-        hidden = model.hidden(torch.from_numpy(tokens), torch.from_numpy(padding))[rows, columns]
+        seen, document = (torch.from_numpy(part).to(model.device) for part in (tokens, padding))
+        hidden = model.hidden(seen, document)[rows, columns]
         nats += float(F.cross_entropy(model.logits(hidden), targets, reduction="sum"))
     return nats

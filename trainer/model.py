@@ -33,6 +33,11 @@ class Transformer(nn.Module):
         self.head_loss = head_loss
         """Takes what `predictor` gives, `head_weight` and `head_bias`: `kernels.head_loss`, or its like for parts."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
     def initialize(self, seed: int) -> None:
         """Take the values that are drawn for a seed."""
         with torch.no_grad():

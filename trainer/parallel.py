@@ -13,9 +13,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from trainer.layout import mesh_of
 from trainer.model import Transformer
 from trainer.recipe import Layout, Training
-from trainer.spread import own, spread
+from trainer.sharded import part_of
+from trainer.spread import spread
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -34,20 +36,20 @@ class Parallel:
         self.layout = layout
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = _device()
+        self.device = _device(strict)
         self.data_size = self.size // layout.tensor
         """Processes, or groups of them that share every matrix product, with rows of their own."""
         self.data_rank = self.rank // layout.tensor
         """Which rows are of this process: the share `data_rank` of `data_size` of every step."""
-        self.shard = self.data_size if layout.shard == "all" else layout.shard
         self.mesh: DeviceMesh | None = None
         """Of all processes, (replicate, shard, tensor); None where the whole model is in every process."""
         if self.size > 1 and not dist.is_initialized():
             backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, timeout=TIMEOUT)
-        if self.shard > 1 or layout.tensor > 1:
-            sizes = (self.data_size // self.shard, self.shard, layout.tensor)
-            self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
+        dimensions = mesh_of(layout, self.size)
+        if "shard" in dimensions:
+            sizes, names = tuple(dimensions.values()), tuple(dimensions)
+            self.mesh = init_device_mesh(self.device.type, sizes, mesh_dim_names=names)
 
     @property
     def built_on(self) -> torch.device:
@@ -75,7 +77,7 @@ class Parallel:
         Returns:
             The totals of all processes, and whether any of them was asked to stop. They travel with the gradients.
         """
-        grads = [own(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        grads = [part_of(parameter.grad) for parameter in parameters if parameter.grad is not None]
         if self.size > 1:
             # Gradients of a model that is spread were summed on the way backward.
             summed = [] if self.mesh else grads
@@ -102,10 +104,15 @@ class Parallel:
         return parts[0]
 
 
-def _device() -> torch.device:
+def _device(strict: bool) -> torch.device:
     """The GPU of this process, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if strict:
+        # cuBLAS reads it when it is first used, and repeats its bits only with workspaces of a fixed size.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.backends.cuda.enable_cudnn_sdp(False)  # its backward pass adds up in no fixed order
+    torch.set_float32_matmul_precision("highest" if strict else "high")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device

@@ -5,6 +5,7 @@ optimizer's state, gathers a block before it is used and lets go of it after. We
 multiplied in bf16 they are gathered as bf16, and gradients are summed in fp32 all the same.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ from trainer.model import Transformer
 from trainer.recipe import Training
 from trainer.tensor import split
 
+# It advises against putting parts of parts together in two steps; there is no other way, and it is not done often.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 aten = torch.ops.aten
 # What selective checkpointing keeps: products with weights. Scores of attention are products too, but larger than what
 # they are made of.
@@ -99,11 +102,6 @@ def place(target: Tensor, value: Tensor) -> None:
     if isinstance(target, DTensor):
         value = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
     target.copy_(value)
-
-
-def own(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor that may be spread; changes to it change the tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full(part: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ processes that is still to be taken: each saw a part of the sequence, of the hea
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ def split(model: Transformer, mesh: DeviceMesh) -> None:
         if isinstance(module, Attention | MLP):
             _replace(module, ours.on_whole_sequence)
             _replace(module.output if isinstance(module, Attention) else module.down, ours.multiply_columns)
-    hidden = model.hidden
-    model.hidden = lambda *args, **kwargs: ours.gather(hidden(*args, **kwargs))  # type: ignore[method-assign]
+    model.hidden = partial(ours.hidden, model.hidden)  # type: ignore[method-assign]
+    model.logits = partial(ours.logits, model.logits)  # type: ignore[method-assign]
     model.head_loss = ours.head_loss
 
 
@@ -81,6 +82,27 @@ class Tensors:
     def scatter(self, x: Tensor) -> Tensor:
         """A part of the sequence, summed over the processes."""
         return _Scatter.apply(x, self.group)  # type: ignore[no-any-return,no-untyped-call]
+
+    def hidden(
+        self,
+        before: Callable[..., Tensor],
+        tokens: Tensor,
+        document: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """`Transformer.hidden` of the whole sequence; one that has no equal parts is filled up, as another document."""
+        time, missing = tokens.shape[1], -tokens.shape[1] % self.size
+        if missing:
+            document = F.pad(torch.zeros_like(tokens) if document is None else document, (0, missing), value=-1)
+            tokens = F.pad(tokens, (0, missing))
+            positions = None if positions is None else F.pad(positions, (0, missing))
+        whole = self.gather(before(tokens, document, positions))
+        return whole[:, :time] if missing else whole
+
+    @torch.no_grad()
+    def logits(self, before: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        """`Transformer.logits` of the whole vocabulary, for scores: nothing is learned from them."""
+        return torch.cat(collectives.all_gather_single(before(hidden)[None], 0, self.group).unbind(0), -1)
 
     def look_up(self, module: Any, _: Callable[..., Tensor], tokens: Tensor, dtype: torch.dtype) -> Tensor:
         """An embedding by the vocabulary: each process looks up what it has."""

@@ -32,7 +32,7 @@ from trainer.place import Place
 from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.schedule import rate
-from trainer.spread import exchange, fill
+from trainer.spread import exchange, fill, gathered, let_go
 from trainer.tokens import Tokens
 
 
@@ -109,7 +109,8 @@ class Trainer:
         until = min(run.until or recipe.steps, recipe.steps)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and decides
-        development = self._development() if self.first else None
+        # Where the model is spread it takes all processes to use it.
+        development = self._development() if self.first or self.parallel.mesh else None
         log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
         speed = Speed(run.work / "speed.jsonl")
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
@@ -144,9 +145,11 @@ class Trainer:
         if self.step < recipe.steps:
             if self.first:
                 self._tell("reached", speed.summary())
-        elif self.first:
-            self._finish()
-            self._tell("done", speed.summary())
+        else:
+            state = gathered(self.state(), keep=self.first)
+            if self.first:
+                self._finish(state)
+                self._tell("done", speed.summary())
         return True
 
     def _train_step(self, speed: Speed) -> dict[str, Any] | None:
@@ -249,18 +252,20 @@ class Trainer:
 
     def _keep_for_good(self, log: TrainingLog | None) -> None:
         """Write a state that becomes part of the artifacts."""
+        state = gathered(self.state(), keep=self.first)
         if log:
             kept = self.run.work / "kept"
-            self.kept[str(self.step)] = keep_state(kept, self.step, self.state(), {"log": log.settle()})
+            self.kept[str(self.step)] = keep_state(kept, self.step, state, {"log": log.settle()})
             if self.elsewhere:
                 send(kept, self.step, self.elsewhere)
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the next step depends on, besides its number."""
+        let_go(self.model)
         weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
         return weights | self.optimizers.state() | self.guard.state()
 
-    def _finish(self) -> None:
+    def _finish(self, state: dict[str, torch.Tensor]) -> None:
         """Write the artifacts: the same bytes however often the run was interrupted, on however many processes."""
         recipe, run = self.recipe, self.run
         manifest = {
@@ -278,10 +283,12 @@ class Trainer:
             "seed": recipe.seed,
             "precision": recipe.precision,
         }
-        save_weights(run.checkpoint, "model", weights_of(self.model))
+        weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
+        save_weights(run.checkpoint, "model", weights)
         (run.checkpoint / "training.jsonl").write_bytes((run.work / "training.jsonl").read_bytes())
         (run.checkpoint / "checkpoint.json").write_bytes(readable(manifest))
-        save_weights(run.optimizer, "optimizer", self.optimizers.state())
+        optimizer = {name: state[name] for name in self.optimizers.state()}
+        save_weights(run.optimizer, "optimizer", optimizer)
         (run.optimizer / "optimizer.json").write_bytes(readable({"format": FORMAT, "step": self.step}))
         hand_over_kept(run.work / "kept", self.kept, run.optimizer / "steps")
 

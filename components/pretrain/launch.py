@@ -21,6 +21,7 @@ from cairn.lineage.artifact import remove, written_aside
 from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
+from trainer.layout import mesh_of
 from trainer.preflight import check
 from trainer.recipe import Training
 from trainer.tokens import Tokens
@@ -116,7 +117,7 @@ def pretrain(
         mode=section.mode,
         precision=section.precision,
         world_size=resources.processes,
-        mesh={"data": resources.processes},
+        mesh=mesh_of(section.layout, resources.processes),
         threads=section.threads,
         parameters=section.model.parameters(opened.vocab_size),
         tokens_seen=section.tokens,

@@ -121,6 +121,18 @@ def test_every_class_is_exported_at_small_size(tmp_path: Path, name: str) -> Non
     assert (made.folder / "generation_config.json").exists() == shape.causal
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_every_weight_of_a_class_has_the_dtype_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    shape = ModelShape.model_validate({"named": name, **SMALL})
+    made = exported(tmp_path, Export(dtype="bfloat16", shard_bytes=10_000), shape)
+    dtypes = set()
+    for path in made.folder.glob("model-*.safetensors"):
+        with safe_open(path, "pt") as file:
+            dtypes |= {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
+    assert dtypes == {torch.bfloat16}
+    assert difference(made) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["bert-base", "modernbert"])
 def test_padding_that_attention_leaves_out_does_not_change_a_masked_model(tmp_path: Path, name: str) -> None:
     shape = MODERNBERT if name == "modernbert" else ModelShape.model_validate({"named": name, **SMALL})
@@ -370,6 +382,22 @@ def test_missing_weights_are_told(tmp_path: Path) -> None:
 )
 def test_a_manifest_that_does_not_fit_is_told(tmp_path: Path, changes: dict[str, object], told: str) -> None:
     assert told in broken(tmp_path, manifest(**changes))
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (None, "checkpoint.json: does not say mask: run the pretrain stage again"),
+        (300, "tokenizer.json: has no special token with id 300, which stands for a masked one in training"),
+    ],
+)
+def test_a_masked_model_without_its_mask_token_is_refused(tmp_path: Path, mask: int | None, told: str) -> None:
+    made = inputs(tmp_path, MODERNBERT)
+    manifest(mask=mask)(made["checkpoint"], made["tokenizer"])
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ArtifactError, match=re.escape(told)):
+        write(Export(), **made, model=tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
 
 
 def test_a_checkpoint_that_is_not_there_is_told(tmp_path: Path) -> None:

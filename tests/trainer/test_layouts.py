@@ -1,16 +1,22 @@
 """Every layout, on 2 and on 4 processes, against one process: losses, gradients and weights."""
 
+import json
 import multiprocessing
 import re
+import shutil
 import socket
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.components.test_pretrain_launch import RECIPE, launch
 from tests.trainer.layouts import Case, take_part, train
+from trainer.checkpoint import largest_difference
+from trainer.layout import mesh_of
 from trainer.parallel import Parallel
 from trainer.recipe import Training
 
@@ -155,3 +161,45 @@ def test_processes_that_cannot_be_laid_out_are_refused_before_training(
 def test_strict_mode_spreads_nothing() -> None:
     with pytest.raises(ValueError, match="strict mode keeps the whole model in every process"):
         Training.model_validate({**recipe({"shard": 2}).model_dump(), "mode": "strict"})
+
+
+def test_one_process_that_is_its_own_mesh_shares_nothing() -> None:
+    assert mesh_of(Case({}).training.layout, 4) == {"data": 4}
+    assert mesh_of(Case({"shard": "all", "tensor": 2}).training.layout, 8) == {"replicate": 1, "shard": 4, "tensor": 2}
+    assert mesh_of(Case({"shard": 2}).training.layout, 4) == {"replicate": 2, "shard": 2, "tensor": 1}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_blocks_compute_what_they_did() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    apart = 0.0
+    expected = train(Case({}), Parallel(strict=False))
+    got = train(Case({}, compile=True), Parallel(strict=False))
+    for key, value in expected.items():
+        apart = max(apart, float((got[key] - value).abs().max() / value.abs().max()))
+    assert apart <= 1e-5
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one for all blocks, in one piece
+
+
+@pytest.mark.parametrize("layout", [{"shard": 2}, pytest.param({"tensor": 2}, marks=pytest.mark.slow)])
+def test_a_spread_run_ends_with_the_artifacts_of_one_process(layout: dict[str, Any], tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "mode": "fast",
+        "precision": "fp32",
+        "model": {**RECIPE["model"], "kv_heads": 2},  # type: ignore[dict-item]
+        # Muon would make much of the last bits of a gradient of so few tokens.
+        "optimizer": {"matrices": "muon" if layout == {"shard": 2} else "adamw", "eps": 1e-3},
+        "steps": 6,
+        "checkpoint_every": 3,
+        "keep_every": 3,
+        "evaluate_every": 3,
+    }
+    launch(tmp_path / "alone", **changes)
+    launch(tmp_path / "spread", processes=2, layout=layout, **changes)
+    for artifact in ("checkpoint", "optimizer"):
+        apart, where = largest_difference(tmp_path / "alone" / artifact, tmp_path / "spread" / artifact)
+        assert apart <= 1e-4, where
+    logs = [(tmp_path / name / "checkpoint" / "training.jsonl").read_text() for name in ("alone", "spread")]
+    for alone, spread in zip(*(map(json.loads, log.splitlines()) for log in logs), strict=True):
+        assert alone == pytest.approx(spread, rel=1e-4)
