@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from cairn.errors import RecipeError
 
+PROFILE = "CAIRN_PROFILE"
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -20,6 +22,8 @@ class Resources:
     checkpoints: str | None = None
     """The folder or URL below which training keeps its checkpoints in progress, so that it goes on elsewhere when this
     machine is lost (`CAIRN_CHECKPOINTS`; default: in the work folder)."""
+    profile: tuple[int, int] | None = None
+    """Steps of training that are traced, from the first up to the second (`CAIRN_PROFILE=100:110`; default: none)."""
 
     @classmethod
     def from_environment(cls) -> "Resources":
@@ -29,7 +33,18 @@ class Resources:
             workers=_positive("CAIRN_WORKERS", processors),
             processes=_positive("CAIRN_PROCESSES", 1),
             checkpoints=os.environ.get("CAIRN_CHECKPOINTS") or None,
+            profile=_steps(PROFILE),
         )
+
+
+def _steps(variable: str) -> tuple[int, int] | None:
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    first, separator, stop = text.partition(":")
+    if not separator or not (first.isdecimal() and stop.isdecimal()) or int(first) >= int(stop):
+        raise RecipeError(f"environment variable {variable}={text!r}: must be FIRST:STOP, two steps such as 100:110")
+    return int(first), int(stop)
 
 
 def _positive(variable: str, default: int) -> int:

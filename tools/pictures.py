@@ -18,7 +18,7 @@ from cairn.lineage.artifact import written_aside
 from components.recipe import Recipe
 from components.report import data, scores, training
 from components.report.markup import Markup, tag
-from components.report.material import READS, Material, read
+from components.report.material import READS, Material, Scores, read
 from components.report.page import HERE
 from components.report.svg import box, dot, label, line, shortened, svg
 from components.report.wording import share, size, whole
@@ -92,6 +92,7 @@ def _status(project: Path) -> str:
 
 
 def _scores(material: Material, most: int) -> str:
+    assert isinstance(material.scores, Scores)
     keys = [
         (dot(5, -4, 5, "model"), 10, "the model and its 95 % interval"),
         (line(5, -12, 5, 4, "best"), 10, "the best compressor"),

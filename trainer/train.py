@@ -23,12 +23,13 @@ from trainer.loader import Loader
 from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
 from trainer.masked_loss import masked_losses
-from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
+from trainer.metrics import NoBoard, Speed, TrainingLog, board, by_domain, is_logged, means
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
 from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
+from trainer.profiler import NoProfiler, Profiler
 from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.schedule import rate
@@ -52,13 +53,17 @@ class Run:
     name: str
     until: int | None
     """Stop after this step, with a checkpoint in progress; None trains to the last."""
+    profile: tuple[int, int] | None = None
+    """Steps that are traced, from the first up to the second."""
+    profiles: Path = Path(".cairn/profile")
+    """Where traces go: outside the work folder, which goes when the stage is done."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        for name in ("tokens", "work", "checkpoint", "optimizer", "board"):
+        for name in ("tokens", "work", "checkpoint", "optimizer", "board", "profiles"):
             said[name] = said[name] and Path(said[name])
         return cls(training=training, **said)
 
@@ -112,13 +117,15 @@ class Trainer:
         # Where the model is spread it takes all processes to use it.
         development = self._development() if self.first or self.parallel.mesh else None
         log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
-        speed = Speed(run.work / "speed.jsonl")
+        speed = Speed(run.work / "speed.jsonl", recipe, self.tokens.vocab_size, self.parallel.size)
+        profiler = self._profiler()
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
         sent = board(run.board, run.name, config, self.step) if self.first and run.board else NoBoard()
         try:
             with progress("pretrain", until, "steps", self.step, shown=self.first) as shown:
                 while self.step < until:
                     self.checkpoints.check()
+                    profiler.before(self.step)
                     line = self._train_step(speed)
                     if line is None:
                         self._keep(log)
@@ -126,17 +133,19 @@ class Trainer:
                         return False
                     last = self.step == recipe.steps
                     if development and (last or self.step % recipe.evaluate_every == 0):
-                        line.update(self._scored(development))
-                    if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
+                        with speed.evaluating():
+                            line.update(self._scored(development))
+                    if log and (last or self.step % recipe.evaluate_every == 0 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
                         sent.log({**line, **pace}, self.step)
-                    shown.advance(1, f"loss {line['loss']:.3f}")
+                    shown.advance(1, f"loss {line['loss']:.3f}, {speed.now()}")
                     if not last and recipe.keep_every and self.step % recipe.keep_every == 0:
                         self._keep_for_good(log)
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            profiler.close()
             self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
@@ -160,7 +169,7 @@ class Trainer:
         rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
         examples = rows.examples()
-        sums = self._backward(examples)
+        sums = self._backward(examples, rows.domain_of_targets())
         stop = self.asked_to_stop or (self.first and self.watch.stale())
         sums, stop = parallel.combine(self.parameters, sums, stop)
         if stop:
@@ -179,10 +188,12 @@ class Trainer:
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
             **({"skipped": int(self.guard.skipped)} if recipe.skip else {}),
+            **means(sums[2:], self.batches.domains),
         }
 
-    def _backward(self, examples: Examples) -> torch.Tensor:
-        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
+    def _backward(self, examples: Examples, domain: torch.Tensor) -> torch.Tensor:
+        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`,
+        and those of every domain."""
         recipe, size = self.recipe, self.recipe.micro_batch
         sums = TreeSum()
         for start in range(0, len(examples.tokens), size):
@@ -190,10 +201,12 @@ class Trainer:
             rows = examples.rows(start, start + size).to(self.parallel.device)
             losses = loss(self.model, rows, recipe.z_loss, recipe.loss_chunk)
             losses.total.backward()  # type: ignore[no-untyped-call]
+            of_domain = by_domain(losses.nats, rows.targets, domain[start : start + size], len(self.batches.domains))
+            counted = torch.cat((totals(losses), of_domain))
             if recipe.mode == "fast":  # gradients add up where they are
-                sums.add([totals(losses)])
+                sums.add([counted])
                 continue
-            sums.add([totals(losses), *(p.grad for p in self.parameters if p.grad is not None)])
+            sums.add([counted, *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
                 parameter.grad = None
         total, *grads = sums.total()
@@ -292,13 +305,26 @@ class Trainer:
         (run.optimizer / "optimizer.json").write_bytes(readable({"format": FORMAT, "step": self.step}))
         hand_over_kept(run.work / "kept", self.kept, run.optimizer / "steps")
 
+    def _profiler(self) -> Profiler | NoProfiler:
+        if self.run.profile is None:
+            return NoProfiler()
+        path = self.run.profiles / f"{self.run.name}-rank{self.parallel.rank}.json"
+        return Profiler(path, *self.run.profile)
+
     def _development(self) -> Development | None:
         split = self.tokens.development
         if not len(split):
             return None
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
-        return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+        recipe = self.recipe
+        sample = Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, recipe.evaluate_tokens)
+        tokens = sum(len(ids) for documents in sample.documents.values() for ids in documents)
+        # A forward pass is a third of a step.
+        share = tokens / 3 / (recipe.evaluate_every * recipe.batch * recipe.model.context)
+        every = f"every {recipe.evaluate_every} steps, about {share:.1%} on top of training"
+        print(f"pretrain: development split: {tokens:,} tokens are scored {every}", flush=True)
+        return sample
 
     def _scored(self, development: Development) -> dict[str, float]:
         """What the log tells of the development split."""

@@ -59,7 +59,8 @@ def compare(
         print("made alike: the same recipe, versions, packages, code and bytes")
     intervals = width() >= ROOM
     with_them = " with 95 % intervals" if intervals else ""
-    print(f"\nbits per byte{with_them}, lower is better (and how many documents both scored)")
+    unit = "bits per masked byte" if "masked" in scores[0].setting else "bits per byte"
+    print(f"\n{unit}{with_them}, lower is better (and how many documents both scored)")
     if intervals:
         show(_table(rows, first, second, intervals))
     else:

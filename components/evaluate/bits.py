@@ -15,11 +15,17 @@ import torch
 
 from cairn.errors import ArtifactError, SourceError
 from cairn.progress import progress
-from components.export.loading import load_model
+from components.evaluate.recipe import Evaluate
+from components.export.loading import is_masked, load_model
 from components.tokenize.encoding import Ids, encode, ordinary
 
 BATCH_TOKENS = 8192  # that go through the model at once
 BATCH_LOGITS = 1 << 28  # fp32 numbers that come out of it, at most
+
+
+def stride_of(section: Evaluate, scorer: "Scorer") -> int:
+    """Tokens by which windows move on."""
+    return min(section.stride or max(1, scorer.context // 2), scorer.context)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,9 @@ class Scorer:
         vocabulary, known = int(said.vocab_size), self.tokenizer.get_vocab(with_added_tokens=True)
         if max(known.values()) >= vocabulary:
             raise ArtifactError(f"{folder}: its tokenizer has ids beyond the model's vocabulary of {vocabulary}")
-        self._batch = min(BATCH_TOKENS, BATCH_LOGITS // vocabulary)
+        self.batch = min(BATCH_TOKENS, BATCH_LOGITS // vocabulary)
+        self.masked = is_masked(folder)
+        """Whether the model guesses masked tokens, rather than the next: `MaskedScorer` scores it."""
 
     def encode(self, text: str) -> Ids:
         """Ids of a document, after the end-of-text token that precedes it."""
@@ -70,7 +78,7 @@ class Scorer:
             first = 0
             while first < len(order):
                 longest = windows[order[first]].stop - windows[order[first]].start
-                batch = order[first : first + max(1, self._batch // longest)]
+                batch = order[first : first + max(1, self.batch // longest)]
                 for index, nats in zip(batch, self._score(documents, [windows[i] for i in batch]), strict=True):
                     found[index] = nats
                 shown.advance(len(batch))

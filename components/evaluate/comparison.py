@@ -66,6 +66,8 @@ def read_scores(folder: Path) -> Scores:
     path = folder / "scores.json"
     try:
         said = json.loads(path.read_bytes())
+        if "masked" in said:
+            return _read_masked(folder, said)
         table, setting = dict(said["bits_per_byte"]), dict(said["setting"])
         for kinds in table.values():
             for kind in SETS:
@@ -79,10 +81,37 @@ def read_scores(folder: Path) -> Scores:
     return Scores(_documents(folder / "documents.jsonl"), table, setting)
 
 
+def _read_masked(folder: Path, said: Mapping[str, Any]) -> Scores:
+    """Masked tokens at the first rate: bits and bytes are those of the tokens that were masked."""
+    rate, domains = next(iter(said["masked"].items()))
+    table = {
+        domain: {kind: {**row, **row.get("bits_per_byte", {})} for kind, row in kinds.items()}
+        for domain, kinds in domains.items()
+    }
+    for kinds in table.values():
+        for row in kinds.values():
+            if row["tokens"]:
+                row["bits_per_byte"] = float(row["value"])
+    return Scores(_documents(folder / "documents.jsonl", rate), table, {**said["setting"], "masked": float(rate)})
+
+
 def compare(first: Scores, second: Scores, resamples: int = 2000, seed: int = 0) -> list[Row]:
-    """Every domain of either, both sets."""
+    """Every domain of either, both sets.
+
+    Raises ArtifactError when one is of a model that guesses masked tokens and the other is not.
+    """
+    if ("masked" in first.setting) != ("masked" in second.setting):
+        raise ArtifactError(
+            "one model was scored by the next token and the other by masked tokens, which are bits of different "
+            "things: compare runs of one kind (pretrain.model.causal)"
+        )
     domains = [*first.table, *(domain for domain in second.table if domain not in first.table)]
-    common = [name for name in first.documents if name in second.documents]
+    # Of masked models, those that other tokens were masked in are left out: another tokenizer, or another seed.
+    common = [
+        name
+        for name, document in first.documents.items()
+        if name in second.documents and second.documents[name].bytes == document.bytes
+    ]
     rows = []
     for domain in domains:
         for kind in SETS:
@@ -106,10 +135,14 @@ def _row(
 
 def _counts(scores: Scores, name: str, domain: str, kind: str) -> bool:
     document = scores.documents[name]
-    return document.domain == domain and (kind == "naive" or document.overlap < scores.setting["leak_threshold"])
+    return (
+        document.bytes > 0
+        and document.domain == domain
+        and (kind == "naive" or document.overlap < scores.setting["leak_threshold"])
+    )
 
 
-def _documents(path: Path) -> dict[str, Scored]:
+def _documents(path: Path, rate: str | None = None) -> dict[str, Scored]:
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -118,7 +151,8 @@ def _documents(path: Path) -> dict[str, Scored]:
     for number, line in enumerate(lines, 1):
         try:
             said = json.loads(line)
-            document = Scored(str(said["domain"]), int(said["bytes"]), float(said["bits"]), float(said["overlap"]))
+            scored = said if rate is None else said["masked"][rate]
+            document = Scored(str(said["domain"]), int(scored["bytes"]), float(scored["bits"]), float(said["overlap"]))
             found[str(said["id"])] = document
         except (ValueError, KeyError, TypeError):
             raise ArtifactError(f"{path}:{number}: is damaged: run the evaluate stage again") from None

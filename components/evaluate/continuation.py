@@ -28,6 +28,12 @@ COLDEST = (
 )
 
 
+NOT_CAUSAL = (
+    "{}: this model guesses masked tokens from both sides and cannot go on with a text: transformers' pipeline "
+    '"fill-mask" fills them in, as the model card shows; to generate, name a model that learnt the next token (--model)'
+)
+
+
 class Model(Protocol):
     """Something that has read tokens and expects a next one."""
 
@@ -77,14 +83,18 @@ class Continuation:
 def load(folder: Path, threads: int) -> Continuation:
     """Load a checkpoint artifact (the tokenizer is beside it, as in a project), or any Hugging Face directory.
 
-    Raises ArtifactError when it is neither, or damaged.
+    Raises ArtifactError when it is neither, damaged, or guesses masked tokens.
     """
     if not (folder / "checkpoint.json").exists():
         scorer = Scorer(folder, threads)
+        if scorer.masked:
+            raise ArtifactError(NOT_CAUSAL.format(folder))
         return Continuation(_Exported(scorer.model), scorer.tokenizer, scorer.context, scorer.end_of_text)
     torch.set_num_threads(threads)
     manifest, weights = load_checkpoint(folder)
     shape = ModelShape.model_validate_json(json.dumps(manifest["model"]))
+    if not shape.causal:
+        raise ArtifactError(NOT_CAUSAL.format(folder))
     model = Transformer(shape, manifest["vocab_size"])
     try:
         model.load_state_dict(weights)

@@ -3,6 +3,8 @@
 scores.json      for each domain, naive and filtered: documents, bytes, bits per byte with its interval, compressors
 documents.jsonl  bits and bytes of every held-out document, for paired comparison with another model
 samples.json     greedy continuations of held-out text
+
+Of a model that guesses masked tokens these files tell something else: see masked_scores.py.
 """
 
 import shutil
@@ -12,9 +14,11 @@ from typing import Any
 
 from cairn.errors import StageError
 from cairn.lineage.artifact import canonical, readable
-from components.evaluate.bits import Scorer
+from components.evaluate.bits import Scorer, stride_of
 from components.evaluate.bootstrap import interval
 from components.evaluate.compressors import compress
+from components.evaluate.masked import MaskedScorer
+from components.evaluate.masked_scores import evaluate_masked
 from components.evaluate.recipe import Evaluate
 from components.ingest.documents import read_split
 from components.tokenize.encoding import Ids
@@ -33,16 +37,10 @@ def evaluate(section: Evaluate, *, model: Path, documents: Path, scores: Path, w
     if not heldout:
         raise StageError("no document is held out: raise ingest.split.heldout, or add text")
     scorer = Scorer(model, section.threads)
-    domains = sorted({record["domain"] for record in heldout})
-    chosen = {
-        (domain, kind): [
-            index
-            for index, record in enumerate(heldout)
-            if record["domain"] == domain and (kind == "naive" or record["overlap"] < section.leak_threshold)
-        ]
-        for domain in domains
-        for kind in SETS
-    }
+    chosen = by_domain(heldout, section)
+    if scorer.masked:
+        evaluate_masked(section, MaskedScorer(scorer, model), heldout, chosen, scores)
+        return
     texts = {
         f"{domain} {kind}": [heldout[index]["text"] for index in indices]
         for (domain, kind), indices in chosen.items()
@@ -51,7 +49,7 @@ def evaluate(section: Evaluate, *, model: Path, documents: Path, scores: Path, w
     compressed = compress(
         documents, texts, section.ppmd_orders, section.zstd_dictionaries, section.prime_bytes, work / "text", workers
     )
-    stride = min(section.stride or max(1, scorer.context // 2), scorer.context)
+    stride = stride_of(section, scorer)
     encoded = [scorer.encode(record["text"]) for record in heldout]
     # Rounded, because the last digits of fp32 depend on the machine, and these files are hashed.
     bits = [round(found, 2) for found in scorer.bits(encoded, stride)]
@@ -70,6 +68,19 @@ def evaluate(section: Evaluate, *, model: Path, documents: Path, scores: Path, w
     (scores / "samples.json").write_bytes(readable(_samples(section, scorer, heldout, encoded, chosen)))
     shutil.rmtree(work / "text")
     _show(table)
+
+
+def by_domain(heldout: list[dict[str, Any]], section: Evaluate) -> dict[tuple[str, str], list[int]]:
+    """Which documents count: those of each domain, and of these the ones that the leak filter leaves."""
+    return {
+        (domain, kind): [
+            index
+            for index, record in enumerate(heldout)
+            if record["domain"] == domain and (kind == "naive" or record["overlap"] < section.leak_threshold)
+        ]
+        for domain in sorted({record["domain"] for record in heldout})
+        for kind in SETS
+    }
 
 
 def row_of(bits: list[float], sizes: list[int], section: Evaluate) -> dict[str, Any]:

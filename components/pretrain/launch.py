@@ -22,7 +22,7 @@ from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
 from trainer.layout import mesh_of
-from trainer.preflight import check
+from trainer.preflight import beyond, check, outlook
 from trainer.recipe import Training
 from trainer.tokens import Tokens
 
@@ -75,6 +75,10 @@ def pretrain(
     """
     opened = Tokens.open(tokens)
     check(section, opened, resources.processes)
+    print(f"pretrain: {outlook(section, opened.vocab_size, resources.processes)}", file=sys.stderr)
+    warning = beyond(section, opened.vocab_size, resources.processes)
+    if warning:
+        print(f"pretrain: {warning}", file=sys.stderr)
     held = lease.wait(work / "lease", GLANCE)
     if held is None:
         raise StageError(f"{work}: another launcher holds the lease on this run")
@@ -97,6 +101,8 @@ def pretrain(
             "board": (os.environ.get("WANDB_DIR") or str(BOARD)) if board else None,
             "name": name,
             "until": until,
+            "profile": resources.profile,
+            "profiles": str((BOARD / "profile").resolve()),
         }
         with written_aside(work / "run.json") as aside:
             aside.write_text(json.dumps(request))

@@ -3,9 +3,9 @@
 import math
 
 from cairn.progress import duration
-from components.report import scores
+from components.report import masked, scores
 from components.report.markup import Markup, breakable, tag
-from components.report.material import Material
+from components.report.material import MaskedScores, Material
 from components.report.slots import slot
 from components.report.svg import scientific
 from components.report.times import Times
@@ -15,25 +15,24 @@ from components.report.wording import bits, plural, short, spelled, whole
 def header(material: Material) -> Markup:
     """The head of the page."""
     manifest, shape = material.manifest, material.manifest.model
-    what, score = scores.headline(material.scores)
-    first = scores.best(score)
+    kind = (
+        "A bidirectional language model, which fills in masked tokens," if material.masked else "A base language model"
+    )
     train = material.tokens.count("train")
     passes = f"{manifest.tokens_seen / train:.2g} passes over {short(train)}" if train else ""
-    interval = f"95 % interval {bits(score.low)} – {bits(score.high)}" if math.isfinite(score.low) else ""
-    beside = f"best compressor {bits(first[1])}, {scores.compressor(first[0])}" if first else "no compressor beside it"
     return tag(
         "header",
         tag("p", "Pre-training report", class_="kicker"),
         tag("h1", breakable(material.name), class_="long" if len(material.name) > 48 else None),
         tag(
             "p",
-            f"A base language model of {spelled(manifest.parameters)} parameters, trained from scratch on "
+            f"{kind} of {spelled(manifest.parameters)} parameters, trained from scratch on "
             f"{spelled(manifest.tokens_seen)} tokens.",
             class_="lead",
         ),
         tag(
             "dl",
-            _figure("Bits per byte", bits(score.bits_per_byte), [what, interval, beside], "first"),
+            _figure(*_score(material), "first"),
             _figure(
                 "Parameters",
                 short(manifest.parameters),
@@ -55,6 +54,16 @@ def header(material: Material) -> Markup:
             " shows them here.",
         ),
     )
+
+
+def _score(material: Material) -> tuple[str, str, list[str]]:
+    if isinstance(material.scores, MaskedScores):
+        return masked.headline(material.scores)
+    what, score = scores.headline(material.scores)
+    first = scores.best(score)
+    interval = f"95 % interval {bits(score.low)} – {bits(score.high)}" if math.isfinite(score.low) else ""
+    beside = f"best compressor {bits(first[1])}, {scores.compressor(first[0])}" if first else "no compressor beside it"
+    return "Bits per byte", bits(score.bits_per_byte), [what, interval, beside]
 
 
 def machine(times: Times | None) -> Markup:

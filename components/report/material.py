@@ -32,7 +32,7 @@ MADE_BY = {
     "model": "export",
     "scores": "evaluate",
 }
-DEVELOPMENT = "development_bits_per_byte."
+DEVELOPMENT = ("development_bits_per_byte.", "development_masked_loss_15.")
 COLUMNS = ("tokens", "loss", "lr", "grad_norm")
 MOST_STEPS = 10**12
 
@@ -135,6 +135,41 @@ class Scores(File):
     setting: Setting
 
 
+class Measure(File):
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class MaskedScore(File):
+    """Masked tokens of held-out text of one domain, all of it or what the leak filter leaves."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    bits_per_byte: Measure | None = None
+    """Bits per byte of the masked tokens; None without any."""
+    bits_per_token: Measure | None = None
+    accuracy: Measure | None = None
+
+
+class MaskedDomain(File):
+    """The two scores of a domain."""
+
+    naive: MaskedScore
+    filtered: MaskedScore
+
+
+class MaskedScores(File):
+    """`scores/scores.json` of a model that guesses masked tokens."""
+
+    masked: dict[str, dict[str, MaskedDomain]] = Field(min_length=1)
+    """Rate to domain."""
+    setting: Setting
+
+
 class Sample(File):
     """How the model goes on after the beginning of a held-out document."""
 
@@ -144,10 +179,26 @@ class Sample(File):
     continuation: str
 
 
+class Piece(File):
+    """Some held-out text that was shown, or a masked token."""
+
+    text: str = ""
+    was: str | None = None
+    guess: str = ""
+
+
+class MaskedSample(File):
+    """How the model fills in masked tokens of a held-out document."""
+
+    domain: str
+    document: str
+    pieces: list[Piece]
+
+
 class Samples(File):
     """`scores/samples.json`."""
 
-    samples: list[Sample]
+    samples: list[Sample | MaskedSample]
 
 
 @dataclass(frozen=True)
@@ -161,7 +212,8 @@ class Log:
     lr: list[float]
     grad_norm: list[float]
     development: dict[str, dict[int, float]]
-    """Domain to bits per byte by the index of the logged step, where it was measured."""
+    """Domain to bits per byte, or of a masked model to the loss at 15 %, by the index of the logged step, where it was
+    measured."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +228,33 @@ class Material:
     tokens: TokenSet
     ledger: Ledger
     log: Log
-    scores: Scores
-    samples: list[Sample]
+    scores: Scores | MaskedScores
+    samples: list[Sample | MaskedSample]
     digests: Mapping[str, str]
     """Artifact to digest."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model guesses masked tokens, rather than the next."""
+        return isinstance(self.scores, MaskedScores)
+
+    @property
+    def development_name(self) -> str:
+        """What the development split was scored in."""
+        return "masked loss" if self.masked else "bits per byte"
+
+    @property
+    def development_unit(self) -> str:
+        """The same, in full."""
+        return "nats per masked token, 15 % masked" if self.masked else "bits per byte"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes that were scored, by domain."""
+        if isinstance(self.scores, Scores):
+            return {name: domain.naive.bytes for name, domain in self.scores.bits_per_byte.items()}
+        first = next(iter(self.scores.masked.values()))
+        return {name: domain.naive.bytes for name, domain in first.items()}
 
 
 M = TypeVar("M", bound=File)
@@ -200,10 +275,16 @@ def read(inputs: Mapping[str, Path], digests: Mapping[str, str]) -> Material:
         tokens=_file(TokenSet, inputs["tokens"] / "tokens.json", "tokens", "cairn-tokens-v1"),
         ledger=_file(Ledger, inputs["documents"] / "ledger.json", "documents", "cairn-documents-v1"),
         log=_log(inputs["checkpoint"] / "training.jsonl"),
-        scores=_file(Scores, inputs["scores"] / "scores.json", "scores"),
+        scores=_scores(inputs["scores"] / "scores.json"),
         samples=_as(Samples, {"samples": _json(samples, "scores")}, samples, "scores").samples,
         digests=dict(digests),
     )
+
+
+def _scores(path: Path) -> Scores | MaskedScores:
+    data = _json(path, "scores")
+    masked = isinstance(data, dict) and "masked" in data
+    return _as(MaskedScores, data, path, "scores") if masked else _as(Scores, data, path, "scores")
 
 
 def _file(model: type[M], path: Path, artifact: str, known: str | None = None) -> M:
@@ -256,8 +337,9 @@ def _log(path: Path) -> Log:
             ) from None
         if len(row) > 1 + len(COLUMNS):
             for name, value in row.items():
-                if name.startswith(DEVELOPMENT) and math.isfinite(_number(value)):
-                    development.setdefault(name.removeprefix(DEVELOPMENT), {})[index] = _number(value)
+                kind = next((prefix for prefix in DEVELOPMENT if name.startswith(prefix)), None)
+                if kind is not None and math.isfinite(_number(value)):
+                    development.setdefault(name.removeprefix(kind), {})[index] = _number(value)
     return Log(steps, **columns, development=development)
 
 

@@ -18,6 +18,7 @@ LOAD = """from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("artifacts/model")
 tokenizer = AutoTokenizer.from_pretrained("artifacts/model")
 """
+LOAD_MASKED = LOAD.replace("AutoModelForCausalLM", "AutoModelForMaskedLM")
 FETCH = """from pathlib import Path
 from cairn.lineage.store import Store
 
@@ -61,7 +62,7 @@ def section(material: Material) -> Markup:
         ),
         tag("pre", REPRODUCE, class_="code"),
         tag("h3", "Load this"),
-        tag("pre", LOAD, class_="code"),
+        tag("pre", LOAD_MASKED if material.masked else LOAD, class_="code"),
         tag("p", "Or by digest, from the store of the project:"),
         tag("pre", FETCH.format(digest=model), class_="code"),
     )

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from cairn.errors import ArtifactError
-from components.report import data, origin, samples, scores, training
+from components.report import data, masked, origin, samples, scores, training
 from components.report.headline import header, machine
 from components.report.markup import Markup, document
-from components.report.material import Material
+from components.report.material import MaskedScores, Material
 from components.report.recipe import Report
 from components.report.slots import filled
 from components.report.times import Times
@@ -25,7 +25,7 @@ def page(section: Report, material: Material) -> str:
         FORMAT,
         style,
         header(material),
-        scores.section(material.scores, section.domains),
+        _scores(material, section.domains),
         training.section(material),
         data.section(material, section.domains),
         samples.section(material.samples, section.samples),
@@ -33,6 +33,12 @@ def page(section: Report, material: Material) -> str:
         script=script,
         cairn_checkpoint=material.digests["checkpoint"],
     )
+
+
+def _scores(material: Material, most: int) -> Markup:
+    if isinstance(material.scores, MaskedScores):
+        return masked.section(material.scores, most)
+    return scores.section(material.scores, most)
 
 
 def with_times(html: str, times: Times | None) -> str:

@@ -30,7 +30,8 @@ def training(log: Log) -> str:
 
 def development(material: Material, most: int) -> str:
     """What was measured on the `most` domains that have most held-out text; of many steps, evenly spaced ones."""
-    measured = by_size(material)[:most]
+    # The loss of masked tokens is in nats: the column is not for it.
+    measured = [] if material.masked else by_size(material)[:most]
     steps = sorted({row for _, found in measured for row in found})
     kept = {*steps[:: max(1, len(steps) // BUCKETS)], *steps[-1:]}
     lines = []

@@ -1,13 +1,20 @@
-"""Samples: how the model goes on from the beginning of held-out documents."""
+"""Samples: how the model goes on from the beginning of held-out documents, or fills in what was masked in it."""
 
-from components.report.markup import Markup, tag
-from components.report.material import Sample
+from components.report.markup import Markup, join, tag
+from components.report.material import MaskedSample, Piece, Sample
 from components.report.wording import plural
 
+CAUSAL = (
+    "The beginning of held-out documents, and how the model goes on from there, taking the likeliest token each time."
+)
+MASKED = (
+    "The beginning of held-out documents, in which some tokens were masked: marked is the token that the model held "
+    "for the likeliest, and struck out beside it, where it is another, what was there."
+)
 CHARACTERS = 4000  # of a prompt or a continuation that are shown
 
 
-def section(samples: list[Sample], most: int) -> Markup:
+def section(samples: list[Sample | MaskedSample], most: int) -> Markup:
     """The section of the page: the first samples of every domain in turn, so that each domain has its say."""
     turns: dict[str, int] = {}
     ordered = []
@@ -24,20 +31,32 @@ def section(samples: list[Sample], most: int) -> Markup:
         tag("h2", "Samples"),
         tag(
             "p",
-            "The beginning of held-out documents, and how the model goes on from there, taking the likeliest token "
-            f"each time.{more}",
+            (MASKED if any(isinstance(sample, MaskedSample) for sample in chosen) else CAUSAL) + more,
         ),
         *(_sample(sample) for sample in chosen),
     )
 
 
-def _sample(sample: Sample) -> Markup:
+def _sample(sample: Sample | MaskedSample) -> Markup:
     return tag(
         "figure",
         tag("figcaption", tag("bdi", sample.domain), " · document ", tag("code", sample.document[:12])),
-        tag("pre", tag("bdi", _cut(sample.prompt)), tag("mark", tag("bdi", _cut(sample.continuation)))),
+        tag("pre", *_text(sample)),
         class_="sample",
     )
+
+
+def _text(sample: Sample | MaskedSample) -> list[Markup]:
+    if isinstance(sample, MaskedSample):
+        return [_piece(piece) for piece in sample.pieces]
+    return [tag("bdi", _cut(sample.prompt)), tag("mark", tag("bdi", _cut(sample.continuation)))]
+
+
+def _piece(piece: Piece) -> Markup:
+    if piece.was is None:
+        return tag("bdi", _cut(piece.text))
+    guess = tag("mark", tag("bdi", _cut(piece.guess)))
+    return guess if piece.guess == piece.was else join([guess, tag("s", tag("bdi", _cut(piece.was)))])
 
 
 def _cut(text: str) -> str:

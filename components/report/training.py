@@ -1,4 +1,4 @@
-"""Training: loss, bits per byte on the development split, learning rate and gradient norm over the steps."""
+"""Training: loss, how the development split is scored, learning rate and gradient norm over the steps."""
 
 import math
 from bisect import bisect_left, insort
@@ -54,7 +54,7 @@ def section(material: Material) -> Markup:
     shown = domains[:LINES]
     if not log.steps:
         return tag("section", tag("h2", "Training"), tag("p", "The training log has no line."))
-    panels = _panels(log, shown)
+    panels = _panels(log, shown, material)
     drawn = [_drawing(panels, material, wide=wide) for wide in (True, False)]
     legend = tag(
         "ul",
@@ -80,13 +80,13 @@ def section(material: Material) -> Markup:
         tag("p", _lead(material)),
         tag(
             "figure",
-            tag("p", _reading(log, shown, len(log.steps) - 1), class_="readout", id="training-readout"),
+            tag("p", _reading(log, shown, len(log.steps) - 1, material), class_="readout", id="training-readout"),
             *drawn,
             legend if domains else Markup(""),
             tag("figcaption", *below),
         ),
-        tag("details", tag("summary", "All numbers of this figure, at a few steps"), _table(log, shown)),
-        tag("script", _data(log, shown), type="application/json", id="training-data"),
+        tag("details", tag("summary", "All numbers of this figure, at a few steps"), _table(log, shown, material)),
+        tag("script", _data(log, shown, material), type="application/json", id="training-data"),
     )
 
 
@@ -98,9 +98,10 @@ def _lead(material: Material) -> str:
         f"with seed {manifest.seed}; matrices are multiplied in {manifest.precision}."
     )
     losses = [value for value in material.log.loss if math.isfinite(value)]
+    per = "masked token" if material.masked else "token"
     if losses:
         said += (
-            f" The loss of the last logged step is {significant(losses[-1])} nats per token; the first was "
+            f" The loss of the last logged step is {significant(losses[-1])} nats per {per}; the first was "
             f"{significant(losses[0])}, and a guess among {whole(material.tokens.vocab_size)} tokens costs "
             f"{significant(math.log(material.tokens.vocab_size))}."
         )
@@ -108,12 +109,12 @@ def _lead(material: Material) -> str:
 
 
 def by_size(material: Material) -> Domains:
-    """Development bits per byte by domain, those with most held-out text first."""
-    sizes = {name: domain.naive.bytes for name, domain in material.scores.bits_per_byte.items()}
+    """Development scores by domain, those with most held-out text first."""
+    sizes = material.sizes
     return sorted(material.log.development.items(), key=lambda item: (-sizes.get(item[0], 0), item[0]))
 
 
-def _panels(log: Log, domains: Domains) -> list[Panel]:
+def _panels(log: Log, domains: Domains, material: Material) -> list[Panel]:
     rows = range(len(log.steps))
 
     def noisy(values: Sequence[float], kind: str) -> list[Line]:
@@ -121,14 +122,15 @@ def _panels(log: Log, domains: Domains) -> list[Panel]:
             return [Line(rows, values, kind, dots=len(rows) <= FEW)]
         return [Line(rows, values, f"{kind} raw"), Line(rows, _smoothed(values), kind)]
 
-    panels = [Panel("Training loss, nats per token", 1.0, noisy(log.loss, "accent"), log=True)]
+    per = "masked token" if material.masked else "token"
+    panels = [Panel(f"Training loss, nats per {per}", 1.0, noisy(log.loss, "accent"), log=True)]
     if domains:
         # Measured every so many steps: the steps between are no gaps.
         lines = [
             Line(list(measured), list(measured.values()), f"d{index}", dots=len(measured) <= DOTS)
             for index, (_, measured) in enumerate(domains)
         ]
-        panels.append(Panel("Development split, bits per byte", 0.62, lines, log=True))
+        panels.append(Panel(f"Development split, {material.development_unit}", 0.62, lines, log=True))
     panels.append(Panel("Learning rate", 0.34, [Line(rows, log.lr, "plain", dots=len(rows) <= FEW)], zero=True))
     panels.append(Panel("Gradient norm, before clipping", 0.44, noisy(log.grad_norm, "plain"), log=True))
     return panels
@@ -137,7 +139,7 @@ def _panels(log: Log, domains: Domains) -> list[Panel]:
 def drawing(material: Material) -> tuple[Markup, list[str]]:
     """The wide drawing of a log that has a line, and the names of the development domains in it, d0 to d5."""
     shown = by_size(material)[:LINES]
-    return _drawing(_panels(material.log, shown), material, wide=True), [name for name, _ in shown]
+    return _drawing(_panels(material.log, shown, material), material, wide=True), [name for name, _ in shown]
 
 
 def _drawing(panels: Sequence[Panel], material: Material, *, wide: bool) -> Markup:
@@ -167,7 +169,7 @@ def _drawing(panels: Sequence[Panel], material: Material, *, wide: bool) -> Mark
         f"training-{'wide' if wide else 'narrow'}",
         width,
         last + 44,
-        "Loss, development bits per byte, learning rate and gradient norm over the steps of training",
+        f"Loss, development {material.development_name}, learning rate and gradient norm over the steps of training",
         _lead(material),
         *drawn,
         class_=("wide" if wide else "narrow") + " readable",
@@ -214,9 +216,14 @@ def _gaps(log: Log) -> str:
     return f"At {plural(missing, 'logged step')} the loss is missing or not a number: the line has a gap there. "
 
 
-def _names(domains: Domains) -> list[str]:
+def _names(domains: Domains, material: Material) -> list[str]:
     """What can be read at a logged step."""
-    return ["loss", "learning rate", "gradient norm", *(f"{shortened(name, 200)} bits per byte" for name, _ in domains)]
+    return [
+        "loss",
+        "learning rate",
+        "gradient norm",
+        *(f"{shortened(name, 200)} {material.development_name}" for name, _ in domains),
+    ]
 
 
 def _numbers(log: Log, domains: Domains, row: int) -> list[str | None]:
@@ -226,14 +233,14 @@ def _numbers(log: Log, domains: Domains, row: int) -> list[str | None]:
     return [significant(value) if math.isfinite(value) else None for value in values]
 
 
-def _reading(log: Log, domains: Domains, row: int) -> str:
+def _reading(log: Log, domains: Domains, row: int, material: Material) -> str:
     """Names and numbers of one logged step; the script writes the same words."""
-    told = zip(_names(domains), _numbers(log, domains, row), strict=True)
+    told = zip(_names(domains, material), _numbers(log, domains, row), strict=True)
     said = (f"{name} {value}" for name, value in told if value is not None)
     return " · ".join([f"step {whole(log.steps[row])}", *said])
 
 
-def _data(log: Log, domains: Domains) -> Markup:
+def _data(log: Log, domains: Domains, material: Material) -> Markup:
     """What the script reads out: evenly spaced steps, and those at which the development split was scored."""
     count = len(log.steps)
     scored = _scored(domains)
@@ -242,18 +249,18 @@ def _data(log: Log, domains: Domains) -> Markup:
     return script_data(
         {
             "steps": [log.steps[row] for row in rows],
-            "names": [visible(name) for name in _names(domains)],
+            "names": [visible(name) for name in _names(domains, material)],
             "values": values,
         }
     )
 
 
-def _table(log: Log, domains: Domains) -> Markup:
+def _table(log: Log, domains: Domains, material: Material) -> Markup:
     count = len(log.steps)
     candidates = _scored(domains) or range(count)
     spread = [candidates[index * (len(candidates) - 1) // (ROWS - 1)] for index in range(ROWS)]
     columns = [Column("step"), Column("tokens"), Column("loss"), Column("learning rate"), Column("gradient norm")]
-    columns += [Column(f"{shortened(name, 200)}, bits per byte") for name, _ in domains]
+    columns += [Column(f"{shortened(name, 200)}, {material.development_name}") for name, _ in domains]
     lines = []
     for row in sorted({0, *spread, count - 1}):
         line = [whole(log.steps[row]), whole(log.tokens[row]) if math.isfinite(log.tokens[row]) else "–"]

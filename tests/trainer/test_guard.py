@@ -60,7 +60,7 @@ def run(root: Path, until: int | None = None, **changes: Any) -> Run:
     for folder in (work, root / "checkpoint", root / "optimizer"):
         folder.mkdir(parents=True, exist_ok=True)
     training = Training.model_validate_json(json.dumps({**RECIPE, **changes}))
-    places = {name: root / name for name in ("tokens", "checkpoint", "optimizer")}
+    places: dict[str, Any] = {name: root / name for name in ("tokens", "checkpoint", "optimizer")}
     return Run(training=training, work=work, checkpoints=str(work), board=None, name="x", until=until, **places)
 
 

@@ -42,6 +42,8 @@ def _sampled(job: Job) -> Finding:
         scores = job.output("scores", ["scores.json", "documents.jsonl"])
         told = [json.loads(line) for line in (scores / "documents.jsonl").read_bytes().splitlines()]
         table = json.loads((scores / "scores.json").read_bytes())
+        if "masked" in table:
+            return _masked(job, heldout, told, table["masked"])
         return _compared(job, heldout, told, table)
     except (ArtifactError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         return job.wrong("documents or scores are not in the form of their kind", [f"{type(error).__name__}: {error}"])
@@ -81,6 +83,48 @@ def _compared(job: Job, heldout: list[dict[str, Any]], told: list[dict[str, Any]
     # The sample makes other batches than all documents did, so here not even the same machine adds up alike.
     close = f"{said}; bits differ by {largest:.2g} of a document's at most (tolerance {TOLERANCE:g}, and two digits)"
     return Finding(Verdict.CLOSE, close, job.other_surroundings, remains)
+
+
+def _masked(
+    job: Job, heldout: list[dict[str, Any]], told: list[dict[str, Any]], table: dict[str, dict[str, Any]]
+) -> Finding:
+    """The same for a model that guesses masked tokens."""
+    from components.evaluate.bits import Scorer, stride_of
+    from components.evaluate.evaluate import by_domain
+    from components.evaluate.masked import Found, MaskedScorer
+    from components.evaluate.masked_scores import found_at, masked_row
+
+    far: list[str] = []
+    names = ("id", "domain", "bytes", "overlap")
+    if [[one[name] for name in names] for one in told] != [[one[name] for name in names] for one in heldout]:
+        far.append("documents.jsonl does not list the held-out documents")
+    drawn = set(job.draw([record["id"] for record in heldout]))
+    chosen = [record for record in heldout if record["id"] in drawn]
+    folder = job.input("model")
+    scorer = MaskedScorer(Scorer(folder, job.section.threads), folder)
+    encoded = [scorer.scorer.encode(record["text"]) for record in chosen]
+    exact = True
+    for rate in job.section.mask_rates:
+        then = {one["id"]: Found(**one["masked"][str(rate)]) for one in told}
+        for (domain, kind), indices in by_domain(told, job.section).items():
+            row = masked_row([then[told[index]["id"]] for index in indices], job.section)
+            if table[str(rate)][domain][kind] != row:
+                far.append(f"scores.json: {rate} {domain} {kind}: its documents give {row}")
+        again = found_at(job.section, scorer, chosen, encoded, rate, stride_of(job.section, scorer.scorer))
+        for record, now in zip(chosen, again, strict=True):
+            was = then[record["id"]]
+            exact = exact and was == now
+            same = (was.tokens, was.bytes) == (now.tokens, now.bytes)
+            if not (same and abs(was.bits - now.bits) <= ROUNDING + TOLERANCE * now.bits):
+                far.append(f"document {record['id'][:12]}, {rate} masked: had {was}, has {now}")
+    said = f"{len(chosen):,} of {len(heldout):,} held-out documents were scored again (seed {job.sample.seed})"
+    besides = "" if job.sample.size is None else "the samples were not made again"
+    remains = job.remains(len(heldout), "held-out documents", besides)
+    if far:
+        return job.wrong(f"{said}, with other results", far)
+    if exact:
+        return replace(job.same(f"{said}; every total is that of the documents: the same bits"), remains=remains)
+    return Finding(Verdict.CLOSE, f"{said}; bits within {TOLERANCE:g} of a document's", job.other_surroundings, remains)
 
 
 def _totals(job: Job, told: list[dict[str, Any]], table: dict[str, Any]) -> Iterator[str]:
