@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from cairn.errors import RecipeError
 
+PROFILE = "CAIRN_PROFILE"
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -20,6 +22,8 @@ class Resources:
     checkpoints: str | None = None
     """The folder or URL below which training keeps its checkpoints in progress, so that it goes on elsewhere when this
     machine is lost (`CAIRN_CHECKPOINTS`; default: in the work folder)."""
+    profile: tuple[int, int] | None = None
+    """Steps of training that are traced, from the first up to the second (`CAIRN_PROFILE=100:110`; default: none)."""
 
     grace: float = 25.0
     """Seconds that a trainer has from being asked to end (SIGTERM, Ctrl-C) to its end (`CAIRN_GRACE`; default 25). A
@@ -44,7 +48,18 @@ class Resources:
             restarts=_positive("CAIRN_RESTARTS", 3, least=0),
             hang_after=float(_positive("CAIRN_HANG_AFTER", 600)),
             join_within=float(_positive("CAIRN_JOIN_WITHIN", 600)),
+            profile=_steps(PROFILE),
         )
+
+
+def _steps(variable: str) -> tuple[int, int] | None:
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    first, separator, stop = text.partition(":")
+    if not separator or not (first.isdecimal() and stop.isdecimal()) or int(first) >= int(stop):
+        raise RecipeError(f"environment variable {variable}={text!r}: must be FIRST:STOP, two steps such as 100:110")
+    return int(first), int(stop)
 
 
 def _positive(variable: str, default: int, least: int = 1) -> int:

@@ -23,12 +23,13 @@ from trainer.loader import Loader
 from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
 from trainer.masked_loss import masked_losses
-from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
+from trainer.metrics import NoBoard, Speed, TrainingLog, board, by_domain, is_logged, means
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
 from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
+from trainer.profiler import NoProfiler, Profiler
 from trainer.progress import InProgress
 from trainer.recipe import Training
 from trainer.rendezvous import client, join
@@ -60,13 +61,17 @@ class Run:
     """Seconds without progress that are a hang."""
     join_within: float
     """Seconds until all processes must have come."""
+    profile: tuple[int, int] | None = None
+    """Steps that are traced, from the first up to the second."""
+    profiles: Path = Path(".cairn/profile")
+    """Where traces go: outside the work folder, which goes when the stage is done."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        for name in ("tokens", "work", "checkpoint", "optimizer", "board"):
+        for name in ("tokens", "work", "checkpoint", "optimizer", "board", "profiles"):
             said[name] = said[name] and Path(said[name])
         return cls(training=training, **said)
 
@@ -124,30 +129,34 @@ class Trainer:
         # Where the model is spread it takes all processes to use it.
         self.development = self._development() if self.first or self.parallel.mesh else None
         log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
-        speed = Speed(run.work / "speed.jsonl")
+        speed = Speed(run.work / "speed.jsonl", recipe, self.tokens.vocab_size, self.parallel.size)
+        profiler = self._profiler()
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
         sent = board(run.board, run.name, config, self.step) if self.first and run.board else NoBoard()
         try:
             with progress("pretrain", until, "steps", self.step, shown=self.first) as shown:
                 while self.step < until or self.unfinished:
                     self.checkpoints.check()
+                    profiler.before(self.step)
                     line = self.unfinished or self._train_step(speed)
                     last = self.step == recipe.steps
-                    if line is None or ((last or self.step % recipe.evaluate_every == 0) and not self._evaluate(line)):
+                    if line is None or (
+                        (last or self.step % recipe.evaluate_every == 0) and not self._evaluate(line, speed)
+                    ):
                         self._keep(log)
                         self.checkpoints.wait()
                         return False
-                    scored = any(name.startswith("development") for name in line)
-                    if log and (last or scored or self.step % recipe.log_every == 0):
+                    if log and (last or self.step % recipe.evaluate_every == 0 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
                         sent.log({**line, **pace}, self.step)
-                    shown.advance(1, f"loss {line['loss']:.3f}")
+                    shown.advance(1, f"loss {line['loss']:.3f}, {speed.now()}")
                     if not last and recipe.keep_every and self.step % recipe.keep_every == 0:
                         self._keep_for_good(log)
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            profiler.close()
             self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
@@ -174,7 +183,7 @@ class Trainer:
         speed.count(batch * recipe.model.context, time.monotonic() - began)
         self.heart.at("forward and backward")
         examples = rows.examples()
-        sums = self._backward(examples)
+        sums = self._backward(examples, rows.domain_of_targets())
         self.heart.at("gather")
         sums, stop = parallel.combine(self.parameters, sums, self.stop.asked)
         if stop:
@@ -194,15 +203,17 @@ class Trainer:
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
             **({"skipped": int(self.guard.skipped)} if recipe.skip else {}),
+            **means(sums[2:], self.batches.domains),
         }
 
-    def _evaluate(self, line: dict[str, Any]) -> bool:
+    def _evaluate(self, line: dict[str, Any], speed: Speed) -> bool:
         """Add scores on the development split to a log line; False when some process was asked to stop meanwhile."""
         scores: dict[str, float] = {}
         cut = False
         try:
             if self.development:
-                scores = self._scored(self.development)
+                with speed.evaluating():
+                    scores = self._scored(self.development)
         except CutShortError:
             cut = True
         cut = self.parallel.any(cut)
@@ -215,8 +226,9 @@ class Trainer:
         # Where the model is spread, a batch takes all processes, so that all must leave it out.
         return self.parallel.any(self.stop.asked) if self.parallel.mesh else self.stop.asked
 
-    def _backward(self, examples: Examples) -> torch.Tensor:
-        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
+    def _backward(self, examples: Examples, domain: torch.Tensor) -> torch.Tensor:
+        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`,
+        and those of every domain."""
         recipe, size = self.recipe, self.recipe.micro_batch
         sums = TreeSum()
         for start in range(0, len(examples.tokens), size):
@@ -224,10 +236,12 @@ class Trainer:
             rows = examples.rows(start, start + size).to(self.parallel.device)
             losses = loss(self.model, rows, recipe.z_loss, recipe.loss_chunk)
             losses.total.backward()  # type: ignore[no-untyped-call]
+            of_domain = by_domain(losses.nats, rows.targets, domain[start : start + size], len(self.batches.domains))
+            counted = torch.cat((totals(losses), of_domain))
             if recipe.mode == "fast":  # gradients add up where they are
-                sums.add([totals(losses)])
+                sums.add([counted])
                 continue
-            sums.add([totals(losses), *(p.grad for p in self.parameters if p.grad is not None)])
+            sums.add([counted, *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
                 parameter.grad = None
         total, *grads = sums.total()
@@ -331,13 +345,26 @@ class Trainer:
         (run.optimizer / "optimizer.json").write_bytes(readable({"format": FORMAT, "step": self.step}))
         hand_over_kept(run.work / "kept", self.kept, run.optimizer / "steps")
 
+    def _profiler(self) -> Profiler | NoProfiler:
+        if self.run.profile is None:
+            return NoProfiler()
+        path = self.run.profiles / f"{self.run.name}-rank{self.parallel.rank}.json"
+        return Profiler(path, *self.run.profile)
+
     def _development(self) -> Development | None:
         split = self.tokens.development
         if not len(split):
             return None
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
-        return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+        recipe = self.recipe
+        sample = Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, recipe.evaluate_tokens)
+        tokens = sum(len(ids) for documents in sample.documents.values() for ids in documents)
+        # A forward pass is a third of a step.
+        share = tokens / 3 / (recipe.evaluate_every * recipe.batch * recipe.model.context)
+        every = f"every {recipe.evaluate_every} steps, about {share:.1%} on top of training"
+        print(f"pretrain: development split: {tokens:,} tokens are scored {every}", flush=True)
+        return sample
 
     def _scored(self, development: Development) -> dict[str, float]:
         """What the log tells of the development split. Raises CutShortError."""

@@ -23,7 +23,7 @@ from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
 from trainer.layout import mesh_of
-from trainer.preflight import check
+from trainer.preflight import beyond, check, outlook
 from trainer.recipe import Training
 from trainer.tokens import Tokens
 
@@ -76,6 +76,10 @@ def pretrain(
     """
     opened = Tokens.open(tokens)
     check(section, opened, resources.processes)
+    print(f"pretrain: {outlook(section, opened.vocab_size, resources.processes)}", file=sys.stderr)
+    warning = beyond(section, opened.vocab_size, resources.processes)
+    if warning:
+        print(f"pretrain: {warning}", file=sys.stderr)
     held = lease.wait(work / "lease", GLANCE)
     if held is None:
         raise StageError(f"{work}: another launcher holds the lease on this run")
@@ -101,6 +105,8 @@ def pretrain(
             "grace": resources.grace,
             "hang_after": resources.hang_after,
             "join_within": resources.join_within,
+            "profile": resources.profile,
+            "profiles": str((BOARD / "profile").resolve()),
         }
         with written_aside(work / "run.json") as aside:
             aside.write_text(json.dumps(request))
