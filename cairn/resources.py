@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from cairn.errors import RecipeError
 
+PROFILE = "CAIRN_PROFILE"
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -20,22 +22,50 @@ class Resources:
     checkpoints: str | None = None
     """The folder or URL below which training keeps its checkpoints in progress, so that it goes on elsewhere when this
     machine is lost (`CAIRN_CHECKPOINTS`; default: in the work folder)."""
+    profile: tuple[int, int] | None = None
+    """Steps of training that are traced, from the first up to the second (`CAIRN_PROFILE=100:110`; default: none)."""
+
+    grace: float = 25.0
+    """Seconds that a trainer has from being asked to end (SIGTERM, Ctrl-C) to its end (`CAIRN_GRACE`; default 25). A
+    pod's `terminationGracePeriodSeconds` should be at least 5 more."""
+    restarts: int = 3
+    """How often the training processes are started again after one was lost, or hung (`CAIRN_RESTARTS`; default 3)."""
+    hang_after: float = 600.0
+    """Seconds without progress that are a hang; 3 times as many until two steps are done (`CAIRN_HANG_AFTER`; default
+    600)."""
+    join_within: float = 600.0
+    """Seconds until all training processes must have found each other (`CAIRN_JOIN_WITHIN`; default 600)."""
 
     @classmethod
     def from_environment(cls) -> "Resources":
-        """Raises RecipeError when a variable is not a positive whole number."""
+        """Raises RecipeError when a variable is not a whole number that makes sense."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
             workers=_positive("CAIRN_WORKERS", processors),
             processes=_positive("CAIRN_PROCESSES", 1),
             checkpoints=os.environ.get("CAIRN_CHECKPOINTS") or None,
+            grace=float(_positive("CAIRN_GRACE", 25)),
+            restarts=_positive("CAIRN_RESTARTS", 3, least=0),
+            hang_after=float(_positive("CAIRN_HANG_AFTER", 600)),
+            join_within=float(_positive("CAIRN_JOIN_WITHIN", 600)),
+            profile=_steps(PROFILE),
         )
 
 
-def _positive(variable: str, default: int) -> int:
+def _steps(variable: str) -> tuple[int, int] | None:
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    first, separator, stop = text.partition(":")
+    if not separator or not (first.isdecimal() and stop.isdecimal()) or int(first) >= int(stop):
+        raise RecipeError(f"environment variable {variable}={text!r}: must be FIRST:STOP, two steps such as 100:110")
+    return int(first), int(stop)
+
+
+def _positive(variable: str, default: int, least: int = 1) -> int:
     text = os.environ.get(variable, "")
     if not text:
         return default
-    if not text.isdecimal() or int(text) < 1:
-        raise RecipeError(f"environment variable {variable}={text!r}: must be a whole number from 1")
+    if not text.isdecimal() or int(text) < least:
+        raise RecipeError(f"environment variable {variable}={text!r}: must be a whole number from {least}")
     return int(text)

@@ -2,6 +2,7 @@
 from the exported files and on the held-out split."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import torch
 from trainer.model import Transformer
 from trainer.permutation import Ids
 from trainer.tokens import Split
+
+
+class CutShortError(Exception):
+    """Somebody asked to stop while scores were taken."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,24 @@ class Development:
         return cls(documents, counted)
 
     @torch.no_grad()
-    def bits_per_byte(self, model: Transformer) -> dict[str, float]:
-        """Bits per UTF-8 byte for each domain. Documents are cut into windows of the context; each begins cold."""
-        return {domain: _bits(model, documents) / self.bytes[domain] for domain, documents in self.documents.items()}
+    def bits_per_byte(self, model: Transformer, asked: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """Bits per UTF-8 byte for each domain. Documents are cut into windows of the context; each begins cold.
+
+        Raises CutShortError when `asked`, before every batch, says that somebody wants to stop.
+        """
+        return {
+            domain: _bits(model, documents, asked) / self.bytes[domain] for domain, documents in self.documents.items()
+        }
 
 
-def _bits(model: Transformer, documents: list[Ids]) -> float:
+def _bits(model: Transformer, documents: list[Ids], asked: Callable[[], bool]) -> float:
     context = model.shape.context
     windows = [ids[start : start + context + 1] for ids in documents for start in range(0, len(ids) - 1, context)]
     windows.sort(key=len)  # windows of like length share a batch, with little padding
     nats = 0.0
     for first in range(0, len(windows), 16):
+        if asked():
+            raise CutShortError
         group = windows[first : first + 16]
         longest = max(len(window) for window in group)
         padded = np.zeros((len(group), longest), np.int64)

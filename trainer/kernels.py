@@ -61,7 +61,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
     x: (..., d) in fp32 or bf16; weight, bias: (d,), fp32. Returns the shape and dtype of x.
     """
     # In fp32: the kernel of bf16 adds the gradient of the weight up in bf16 too, and errs by a twentieth.
-    return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
+    # Sharded weights come in bf16 where the model computes in it.
+    bias = None if bias is None else bias.float()
+    return F.layer_norm(x.float(), weight.shape, weight.float(), bias, eps).to(x.dtype)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-CHECK_EVERY = 0.2  # seconds
 ORPHAN_PATIENCE = 120.0  # seconds that a trainer whose launcher was killed may take to write its checkpoint
 
 
@@ -51,18 +50,13 @@ class Watch:
         """`launch`: what `sign` gave the launcher."""
         self.path = path
         self.launch = launch
-        self.next = 0.0
 
     def superseded(self) -> bool:
         """Whether another launcher came after ours."""
         return self.path.read_text() != self.launch
 
     def stale(self) -> bool:
-        """Whether the launcher is gone. Cheap enough to ask in every step."""
-        now = time.monotonic()
-        if now < self.next:
-            return False
-        self.next = now + CHECK_EVERY
+        """Whether the launcher is gone."""
         if self.superseded():
             return True
         file = hold(self.path)

@@ -4,12 +4,13 @@ trained with, and always at 15 % too, so that models trained with other rates ca
 Whatever training puts in their place, here the mask token stands for all: what is seen tells nothing of what is asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from trainer.evaluate import CutShortError
 from trainer.masking import Ids, Vocabulary, drawn, key, places
 from trainer.model import Transformer
 
@@ -30,20 +31,26 @@ def percent(rate: float) -> str:
 
 @torch.no_grad()
 def masked_losses(
-    model: Transformer, documents: Mapping[str, Sequence[Ids]], vocabulary: Vocabulary, trained: float
+    model: Transformer,
+    documents: Mapping[str, Sequence[Ids]],
+    vocabulary: Vocabulary,
+    trained: float,
+    asked: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Nats for each masked token, by `development_masked_loss_<percent>.<domain>`; every time of the same tokens.
 
     Args:
         documents: of each domain, ids that begin with the end-of-text token; cut into windows of the context.
         trained: the rate that the model is trained with.
+
+    Raises CutShortError when `asked`, before every batch, says that somebody wants to stop.
     """
     found = {}
     for rate in rates(trained):
         for domain, texts in documents.items():
             windows = _windows(texts, model.shape.context, vocabulary.end_of_text)
             at = [_places(window, index, rate, vocabulary) for index, window in enumerate(windows)]
-            nats = _nats(model, windows, at, vocabulary)
+            nats = _nats(model, windows, at, vocabulary, asked)
             found[f"development_masked_loss_{percent(rate)}.{domain}"] = nats / max(1, sum(map(len, at)))
     return found
 
@@ -62,9 +69,17 @@ def _places(window: Ids, index: int, rate: float, vocabulary: Vocabulary) -> Ids
     return chosen
 
 
-def _nats(model: Transformer, windows: Sequence[Ids], at: Sequence[Ids], vocabulary: Vocabulary) -> float:
+def _nats(
+    model: Transformer,
+    windows: Sequence[Ids],
+    at: Sequence[Ids],
+    vocabulary: Vocabulary,
+    asked: Callable[[], bool],
+) -> float:
     nats = 0.0
     for first in range(0, len(windows), AT_ONCE):
+        if asked():
+            raise CutShortError
         group = windows[first : first + AT_ONCE]
         tokens = np.full((len(group), max(map(len, group))), vocabulary.end_of_text)
         padding = np.ones_like(tokens)

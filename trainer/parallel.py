@@ -65,6 +65,14 @@ class Parallel:
         if self.size > 1:
             dist.destroy_process_group()
 
+    def any(self, said: bool) -> bool:
+        """Whether any process says so."""
+        if self.size > 1:
+            flag = torch.tensor(int(said), device=self.device)
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            return bool(flag)
+        return said
+
     def combine(self, parameters: Sequence[nn.Parameter], totals: Tensor, stop: bool) -> tuple[Tensor, bool]:
         """Make every gradient the mean over all targets of the step.
 

@@ -3,11 +3,39 @@
 import os
 import shutil
 
+import psutil
+
 from cairn.errors import StageError
 from trainer.beginning import check_beginning
+from trainer.memory import plan
 from trainer.order import Order
 from trainer.recipe import Training
 from trainer.tokens import Tokens
+
+
+def outlook(training: Training, vocab_size: int, processes: int) -> str:
+    """What a training is about to take, in one line: parameters, tokens, steps, operations and memory."""
+    masked = training.masked
+    flops = training.model.flops_per_token(vocab_size, 1.0 if masked is None else masked.rate) * training.tokens
+    each = " in each process" if processes > 1 else ""
+    parameters = training.model.parameters(vocab_size)
+    return (
+        f"{parameters:,} parameters, {training.tokens:,} tokens in {training.steps:,} steps, "
+        f"{flops:.1e} FLOP; memory{each} about {plan(training, vocab_size, processes)}, and the program itself"
+    )
+
+
+def beyond(training: Training, vocab_size: int, processes: int) -> str | None:
+    """A warning where the processes on this machine will take more memory than is free; None where it is enough, or
+    where they train on a GPU."""
+    free = psutil.virtual_memory().available
+    needed = plan(training, vocab_size, processes).total * processes
+    if needed <= free or shutil.which("nvidia-smi"):
+        return None
+    return (
+        f"this training takes about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: lower "
+        "pretrain.micro_batch, set pretrain.loss_chunk, choose a smaller pretrain.model, or start fewer processes"
+    )
 
 
 def check(training: Training, tokens: Tokens, processes: int) -> Order:

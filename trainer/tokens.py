@@ -269,7 +269,7 @@ class Tokens:
         name = f"{root}/tokens.json" if remote else str(Path(root) / "tokens.json")
         if remote:
             if cache is None:
-                raise ArtifactError(f"{root}: tokens that lie elsewhere need a cache: set CAIRN_CACHE to a folder")
+                raise ArtifactError(f"{root}: tokens elsewhere need a cache, a folder to fetch them into")
             fetched = Cache.of_url(str(root), cache)
             text = fetched.manifest
             locate: Locate = fetched.path

@@ -2,7 +2,7 @@
 
 import json
 import math
-import signal
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,24 +16,27 @@ from cairn.progress import progress
 from trainer.batches import Batches
 from trainer.beginning import weights
 from trainer.checkpoint import save_weights, weights_of
-from trainer.evaluate import Development
+from trainer.evaluate import CutShortError, Development
 from trainer.guard import Guard, check_numbers, report, rows_to_blame
+from trainer.heart import Heart
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
-from trainer.lease import Watch
 from trainer.loader import Loader
 from trainer.loss import Examples, loss, totals
 from trainer.manifest import FORMAT
 from trainer.masked_loss import masked_losses
-from trainer.metrics import NoBoard, Speed, TrainingLog, board, is_logged
+from trainer.metrics import NoBoard, Speed, TrainingLog, board, by_domain, is_logged, means
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip_
 from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
+from trainer.profiler import NoProfiler, Profiler
 from trainer.progress import InProgress
 from trainer.recipe import Training
+from trainer.rendezvous import client, join
 from trainer.schedule import rate
 from trainer.spread import exchange, fill, gathered, let_go
+from trainer.stop import Stop
 from trainer.tokens import Tokens
 
 
@@ -53,13 +56,23 @@ class Run:
     name: str
     until: int | None
     """Stop after this step, with a checkpoint in progress; None trains to the last."""
+    grace: float
+    """Seconds from being asked to end to the end of the process."""
+    hang_after: float
+    """Seconds without progress that are a hang."""
+    join_within: float
+    """Seconds until all processes must have come."""
+    profile: tuple[int, int] | None = None
+    """Steps that are traced, from the first up to the second."""
+    profiles: Path = Path(".cairn/profile")
+    """Where traces go: outside the work folder, which goes when the stage is done."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        for name in ("tokens", "work", "checkpoint", "optimizer", "board"):
+        for name in ("tokens", "work", "checkpoint", "optimizer", "board", "profiles"):
             said[name] = said[name] and Path(said[name])
         return cls(training=training, **said)
 
@@ -67,9 +80,9 @@ class Run:
 class Trainer:
     """One run. `fit` ends with the finished artifacts, or, when it was asked to stop, with a checkpoint in progress."""
 
-    def __init__(self, run: Run, watch: Watch) -> None:
+    def __init__(self, run: Run, stop: Stop) -> None:
         self.run = run
-        self.watch = watch
+        self.stop = stop
         self.recipe = recipe = run.training
         torch.set_num_threads(recipe.threads)
         torch.set_flush_denormal(True)
@@ -78,7 +91,12 @@ class Trainer:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.tokens = Tokens.open(run.tokens)
         self.vocabulary = self.tokens.vocabulary
+        join(run.join_within)
         self.parallel = Parallel(recipe.mode == "strict", recipe.layout)
+        rank, size = self.parallel.rank, self.parallel.size
+        store = client(run.hang_after / 4) if size > 1 else None
+        stacks = run.work / "logs" / f"stacks-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        self.heart = Heart(rank, size, run.hang_after, stacks, store).start()
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         with self.parallel.built_on:
             self.model = Transformer(recipe.model, self.tokens.vocab_size, dtype)
@@ -91,12 +109,13 @@ class Trainer:
         self.loader = Loader(self.batches, recipe, self.parallel)
         self.parameters = list(self.model.parameters())
         self.first = self.parallel.rank == 0
-        self.asked_to_stop = False
+        self.unfinished: dict[str, Any] | None = None
+        """The log line of a step whose evaluation was cut short."""
         self.kept: dict[str, str] = {}
         """sha256 of the states that were kept, by step."""
         made_for = {"pretrain": recipe.model_dump(mode="json"), "tokens": self.tokens.manifest}
         place = Place(f"{run.checkpoints}/checkpoints")
-        self.checkpoints = InProgress(place, made_for, recipe.keep_last, self.parallel.rank, self.parallel.size)
+        self.checkpoints = InProgress(place, made_for, recipe.keep_last, rank, size)
         self.elsewhere = None if run.checkpoints == str(run.work) else Place(f"{run.checkpoints}/kept")
         """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
@@ -109,41 +128,43 @@ class Trainer:
         """Train to the last step and write the artifacts, or as far as was asked; False when told to stop before."""
         recipe, run = self.recipe, self.run
         until = min(run.until or recipe.steps, recipe.steps)
-        signal.signal(signal.SIGTERM, self._ask_to_stop)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher gets it too, and decides
         # Where the model is spread it takes all processes to use it.
-        development = self._development() if self.first or self.parallel.mesh else None
+        self.development = self._development() if self.first or self.parallel.mesh else None
         log = TrainingLog(run.work / "training.jsonl", self.logged) if self.first else None
-        speed = Speed(run.work / "speed.jsonl")
+        speed = Speed(run.work / "speed.jsonl", recipe, self.tokens.vocab_size, self.parallel.size)
+        profiler = self._profiler()
         config = {**recipe.model_dump(mode="json"), "processes": self.parallel.size}
         sent = board(run.board, run.name, config, self.step) if self.first and run.board else NoBoard()
         try:
             with progress("pretrain", until, "steps", self.step, shown=self.first) as shown:
-                while self.step < until:
+                while self.step < until or self.unfinished:
                     self.checkpoints.check()
-                    line = self._train_step(speed)
-                    if line is None:
+                    profiler.before(self.step)
+                    line = self.unfinished or self._train_step(speed)
+                    last = self.step == recipe.steps
+                    if line is None or (
+                        (last or self.step % recipe.evaluate_every == 0) and not self._evaluate(line, speed)
+                    ):
                         self._keep(log)
                         self.checkpoints.wait()
                         return False
-                    last = self.step == recipe.steps
-                    if development and (last or self.step % recipe.evaluate_every == 0):
-                        line.update(self._scored(development))
-                    if log and (last or len(line) > 5 or self.step % recipe.log_every == 0):
+                    if log and (last or self.step % recipe.evaluate_every == 0 or self.step % recipe.log_every == 0):
                         log.write(line)
                         pace = speed.line(self.step)
                         sent.log({**line, **pace}, self.step)
-                    shown.advance(1, f"loss {line['loss']:.3f}")
+                    shown.advance(1, f"loss {line['loss']:.3f}, {speed.now()}")
                     if not last and recipe.keep_every and self.step % recipe.keep_every == 0:
                         self._keep_for_good(log)
                     if not last and self.step % recipe.checkpoint_every == 0:
                         self._keep(log)
         finally:
+            profiler.close()
             self.loader.close()
             sent.finish()
         if self.step < recipe.steps:
             self._keep(log)
         self.checkpoints.wait()
+        self.heart.at("end", self.step)
         if self.step < recipe.steps:
             if self.first:
                 self._tell("reached", speed.summary())
@@ -158,19 +179,22 @@ class Trainer:
         """One optimizer step: the log line of the step, or None when some process was asked to stop."""
         recipe, parallel = self.recipe, self.parallel
         batch = recipe.batch_at(self.step)
+        self.heart.at("data", self.step)
         began = time.monotonic()
         rows = self.loader.take(self.step)
         speed.count(batch * recipe.model.context, time.monotonic() - began)
+        self.heart.at("forward and backward")
         examples = rows.examples()
-        sums = self._backward(examples)
-        stop = self.asked_to_stop or (self.first and self.watch.stale())
-        sums, stop = parallel.combine(self.parameters, sums, stop)
+        sums = self._backward(examples, rows.domain_of_targets())
+        self.heart.at("gather")
+        sums, stop = parallel.combine(self.parameters, sums, self.stop.asked)
         if stop:
             return None
         nats = sums[0] / sums[1]
         norm = clip_(self.parameters, recipe.clip)
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise StageError(f"step {self.step + 1}: {self._diverged(examples, float(nats), float(norm))}")
+        self.heart.at("optimizer")
         factor = rate(recipe.schedule, self.step, recipe.steps)
         self.optimizers.step(factor, self.guard.judge(self.step, nats, norm))
         self.step += 1
@@ -181,10 +205,32 @@ class Trainer:
             "grad_norm": float(norm),
             "lr": recipe.optimizer.lr * factor,
             **({"skipped": int(self.guard.skipped)} if recipe.skip else {}),
+            **means(sums[2:], self.batches.domains),
         }
 
-    def _backward(self, examples: Examples) -> torch.Tensor:
-        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`."""
+    def _evaluate(self, line: dict[str, Any], speed: Speed) -> bool:
+        """Add scores on the development split to a log line; False when some process was asked to stop meanwhile."""
+        scores: dict[str, float] = {}
+        cut = False
+        try:
+            if self.development:
+                with speed.evaluating():
+                    scores = self._scored(self.development)
+        except CutShortError:
+            cut = True
+        cut = self.parallel.any(cut)
+        self.unfinished = line if cut else None
+        line |= scores
+        return not cut
+
+    def _asked_meanwhile(self) -> bool:
+        self.heart.at("evaluate", self.step)
+        # Where the model is spread, a batch takes all processes, so that all must leave it out.
+        return self.parallel.any(self.stop.asked) if self.parallel.mesh else self.stop.asked
+
+    def _backward(self, examples: Examples, domain: torch.Tensor) -> torch.Tensor:
+        """Gradients of the sum of losses over this process' rows, one micro-batch after another; their `totals`,
+        and those of every domain."""
         recipe, size = self.recipe, self.recipe.micro_batch
         sums = TreeSum()
         for start in range(0, len(examples.tokens), size):
@@ -192,10 +238,12 @@ class Trainer:
             rows = examples.rows(start, start + size).to(self.parallel.device)
             losses = loss(self.model, rows, recipe.z_loss, recipe.loss_chunk)
             losses.total.backward()  # type: ignore[no-untyped-call]
+            of_domain = by_domain(losses.nats, rows.targets, domain[start : start + size], len(self.batches.domains))
+            counted = torch.cat((totals(losses), of_domain))
             if recipe.mode == "fast":  # gradients add up where they are
-                sums.add([totals(losses)])
+                sums.add([counted])
                 continue
-            sums.add([totals(losses), *(p.grad for p in self.parameters if p.grad is not None)])
+            sums.add([counted, *(p.grad for p in self.parameters if p.grad is not None)])
             for parameter in self.parameters:
                 parameter.grad = None
         total, *grads = sums.total()
@@ -222,6 +270,8 @@ class Trainer:
         """Take up the newest sound checkpoint: the step to go on from, and the bytes of its log."""
         found = self.checkpoints.load(self.state(), self._accept)
         if found is None:
+            if self.first and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+                print("pretrain: beginning anew at step 0", flush=True)
             return 0, 0
         manifest, state = found
         weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
@@ -230,6 +280,7 @@ class Trainer:
         self.guard.load(state)
         check_numbers(state, f"the checkpoint of step {manifest['step']}")
         self.kept = dict(manifest["kept"])
+        self.unfinished = manifest["line"]
         if self.first:
             print(f"pretrain: resuming at step {manifest['step']}", flush=True)
         return int(manifest["step"]), int(manifest["log"]["length"])
@@ -246,14 +297,16 @@ class Trainer:
 
     def _keep(self, log: TrainingLog | None) -> None:
         """Begin to write a checkpoint in progress."""
+        self.heart.at("save", self.step)
         logged, facts = b"", {}
         if log:
-            facts = {"log": log.settle(), "kept": dict(self.kept), "line": None}
+            facts = {"log": log.settle(), "kept": dict(self.kept), "line": self.unfinished}
             logged = log.path.read_bytes()
         self.checkpoints.save(self.step, self.state(), logged, facts)
 
     def _keep_for_good(self, log: TrainingLog | None) -> None:
         """Write a state that becomes part of the artifacts."""
+        self.heart.at("save", self.step)
         state = gathered(self.state(), keep=self.first)
         if log:
             kept = self.run.work / "kept"
@@ -294,23 +347,39 @@ class Trainer:
         (run.optimizer / "optimizer.json").write_bytes(readable({"format": FORMAT, "step": self.step}))
         hand_over_kept(run.work / "kept", self.kept, run.optimizer / "steps")
 
+    def _profiler(self) -> Profiler | NoProfiler:
+        if self.run.profile is None:
+            return NoProfiler()
+        path = self.run.profiles / f"{self.run.name}-rank{self.parallel.rank}.json"
+        return Profiler(path, *self.run.profile)
+
     def _development(self) -> Development | None:
         split = self.tokens.development
         if not len(split):
             return None
         said = json.loads((self.run.tokens / "tokens.json").read_bytes())
         shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
-        return Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, self.recipe.evaluate_tokens)
+        recipe = self.recipe
+        sample = Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, recipe.evaluate_tokens)
+        tokens = sum(len(ids) for documents in sample.documents.values() for ids in documents)
+        # A forward pass is a third of a step.
+        share = tokens / 3 / (recipe.evaluate_every * recipe.batch * recipe.model.context)
+        every = f"every {recipe.evaluate_every} steps, about {share:.1%} on top of training"
+        print(f"pretrain: development split: {tokens:,} tokens are scored {every}", flush=True)
+        return sample
 
     def _scored(self, development: Development) -> dict[str, float]:
-        """What the log tells of the development split."""
+        """What the log tells of the development split. Raises CutShortError."""
+        asked = self._asked_meanwhile
         if self.recipe.masked is not None and self.vocabulary is not None:
-            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate)
-        scored = development.bits_per_byte(self.model)
+            return masked_losses(self.model, development.documents, self.vocabulary, self.recipe.masked.rate, asked)
+        scored = development.bits_per_byte(self.model, asked)
         return {f"development_bits_per_byte.{domain}": bits for domain, bits in scored.items()}
 
-    def _ask_to_stop(self, *_: object) -> None:
-        self.asked_to_stop = True
+    def close(self) -> None:
+        """Leave the others."""
+        self.heart.end()
+        self.parallel.close()
 
     def _tell(self, outcome: str, facts: dict[str, Any]) -> None:
         tell(self.run.work, {"outcome": outcome, "step": self.step, "resumed_at": self.resumed_at, **facts})

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from components.recipe import Recipe
 
 GB = 1e9
-# Bytes for each parameter. Weights are fp32, and an optimizer keeps up to two more values of it. On disk: two
+# Bytes on disk for each parameter. Weights are fp32, and an optimizer keeps up to two more values of it. Two
 # checkpoints in progress, the finished ones, the export, and DVC's copies of what is finished.
 ON_DISK = 2 * 12 + (12 + 4) * 2
-IN_MEMORY = 4 * 4 + 2
 TORCH = """
 import json, torch
 print(json.dumps({
@@ -100,11 +99,16 @@ def processors(recipe: "Recipe | None") -> Finding:
 
 
 def memory(recipe: "Recipe | None") -> Finding:
-    """Memory that is free, against weights, gradients and optimizer state."""
+    """Memory that is free, against what training is planned to take, and a gigabyte for each program."""
     import psutil
 
+    from cairn.resources import Resources
+    from trainer.memory import plan
+
     available = psutil.virtual_memory().available
-    needed = IN_MEMORY * _parameters(recipe) + GB
+    processes = Resources.from_environment().processes
+    planned = plan(recipe.pretrain, recipe.tokenize.vocab_size, processes).total if recipe else 0
+    needed = (planned + GB) * processes
     return _enough("memory", recipe, available, needed, "close other programs, or choose a smaller pretrain.model")
 
 

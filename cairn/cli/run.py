@@ -6,12 +6,15 @@ import shlex
 import signal
 import subprocess
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cairn.cli.output import AsJson, print_json
 from cairn.errors import RecipeError, StageError
+
+if TYPE_CHECKING:
+    from components.recipe import Recipe
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe overrides, such as pretrain.optimizer.lr=3e-4.")]
 
@@ -44,7 +47,7 @@ def run(
         hint = f"did you mean {close[0]}?" if close else f"the stages are {', '.join(NAMES)}"
         raise RecipeError(f"--until {until}: no such stage: {hint}")
     name = runs.check(name or os.environ.get("CAIRN_RUN") or runs.new())
-    cairn.recipe.load(Recipe, RECIPE, overrides or ())
+    recipe = cairn.recipe.load(Recipe, RECIPE, overrides or ())
     chosen = stages()[: NAMES.index(until or NAMES[-1]) + 1]
     commands = {stage.name: stage.command(overrides or ()) for stage in chosen}
     if dry_run:
@@ -52,12 +55,25 @@ def run(
             print_json({name: ["python", *command] for name, command in commands.items()})
         else:
             print("\n".join(shlex.join(["python", *command]) for command in commands.values()))
+        if "pretrain" in commands:
+            _foretell(recipe)
         return
     print(f"run {name}", file=sys.stderr, flush=True)
     for command in commands.values():
         door([sys.executable, *command, "--run", name])
     if json:
         print_json({name: digest_of(path) for stage in chosen for name, path in stage.outputs.items()})
+
+
+def _foretell(recipe: "Recipe") -> None:
+    """What training will take, on stderr; the vocabulary is the one that is asked for."""
+    from cairn.resources import Resources
+    from trainer.preflight import beyond, outlook
+
+    size, processes = recipe.tokenize.vocab_size, Resources.from_environment().processes
+    for line in (outlook(recipe.pretrain, size, processes), beyond(recipe.pretrain, size, processes)):
+        if line:
+            print(f"pretrain: {line}", file=sys.stderr)
 
 
 def door(command: list[str]) -> None:

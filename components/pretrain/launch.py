@@ -7,6 +7,7 @@ trains on unowned, and Ctrl-C never cuts a checkpoint short.
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
 from trainer.layout import mesh_of
-from trainer.preflight import check
+from trainer.preflight import beyond, check, outlook
 from trainer.recipe import Training
 from trainer.tokens import Tokens
 
@@ -75,6 +76,10 @@ def pretrain(
     """
     opened = Tokens.open(tokens)
     check(section, opened, resources.processes)
+    print(f"pretrain: {outlook(section, opened.vocab_size, resources.processes)}", file=sys.stderr)
+    warning = beyond(section, opened.vocab_size, resources.processes)
+    if warning:
+        print(f"pretrain: {warning}", file=sys.stderr)
     held = lease.wait(work / "lease", GLANCE)
     if held is None:
         raise StageError(f"{work}: another launcher holds the lease on this run")
@@ -97,20 +102,25 @@ def pretrain(
             "board": (os.environ.get("WANDB_DIR") or str(BOARD)) if board else None,
             "name": name,
             "until": until,
+            "grace": resources.grace,
+            "hang_after": resources.hang_after,
+            "join_within": resources.join_within,
+            "profile": resources.profile,
+            "profiles": str((BOARD / "profile").resolve()),
         }
         with written_aside(work / "run.json") as aside:
             aside.write_text(json.dumps(request))
         remove(work / "status.json")
-        interrupted = _run_job(work, launch, resources.processes, section.threads, name, held.close)
+        interrupted = _run_job(work, launch, resources, section.threads, name, held.close)
         held.close()
-    status = _status(work)
+    status = _status(work, interrupted)
     if status["outcome"] == "failed":
         raise StageError(f"pretrain: {status['message']}")
     if status["outcome"] not in ("done", "reached"):
         if interrupted:
-            print(f"pretrain: stopped at step {status['step']}, checkpoint written", file=sys.stderr)
+            print(f"pretrain: {status['message']}", file=sys.stderr)
             raise interrupted
-        raise StageError(f"pretrain: was stopped at step {status['step']}: run again to go on from there")
+        raise StageError(f"pretrain: {status['message']}, by somebody else: run again to go on from there")
     facts.update({key: value for key, value in status.items() if key != "outcome"})
     facts.update(
         seed=section.seed,
@@ -126,7 +136,7 @@ def pretrain(
 
 
 def _run_job(
-    work: Path, launch: str, processes: int, threads: int, name: str, let_go: Callable[[], None]
+    work: Path, launch: str, resources: Resources, threads: int, name: str, let_go: Callable[[], None]
 ) -> BaseException | None:
     """Run the job to its end, passing on what it prints; what interrupted it, if anything did.
 
@@ -144,9 +154,13 @@ def _run_job(
         "OMP_NUM_THREADS": str(threads),
         # torch 2.13 restarts fail one time in three while the store of a dead attempt is shared.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "PET_MAX_RESTARTS": str(resources.restarts),
+        # What torchrun leaves the trainers before it kills them: a little more than they leave themselves.
+        "PET_SHUTDOWN_TIMEOUT": str(int(resources.grace) + 2),
+        "PET_RDZV_CONF": f"join_timeout={int(resources.join_within)}",
         **{key: value for key, value in CPU_SPEED.items() if key not in os.environ},
     }
-    asks, job = str(work / "run.json"), f"1x{processes}"
+    asks, job = str(work / "run.json"), f"1x{resources.processes}"
     app = torchrun(asks, launch, m="trainer", name=f"/cairn-{name}", j=job, env=environment)
     interrupted: BaseException | None = None
     asked = float("-inf")
@@ -159,12 +173,13 @@ def _run_job(
         except SignalException as stop:  # raised by handlers that TorchX installs before it starts the job
             _raise(stop.sigval, None)
         shown = 0
+        output = Output(resources.restarts)
         while True:
             try:
                 # After an interrupt the log is read again, from its beginning.
                 for line in islice(runner.log_lines(handle, app.roles[0].name, should_tail=True), shown, None):
                     shown += 1
-                    _show(line)
+                    output.show(line)
                 runner.wait(handle, wait_interval=0.1)
                 return interrupted
             except (KeyboardInterrupt, SystemExit) as stop:
@@ -194,18 +209,50 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _show(line: str) -> None:
-    """Pass on what the first process says, without torchrun's prefix; what torchrun itself says is in the logs."""
-    rank, separator, text = line.partition("]:")
-    if separator and rank.removeprefix("[").removeprefix("default") == "0":
-        pass_on(text.rstrip())
+class Output:
+    """Passes on what the first process says, and what any says of the whole run, without torchrun's prefix. What
+    torchrun itself says is in the logs; of it, which process it lost is told with the step that training goes on at."""
+
+    WORKER = re.compile(r"\[(?:default)?(\d+)\]:(.*)")
+    LOST = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
+
+    def __init__(self, restarts: int) -> None:
+        """`restarts`: how often torchrun starts the processes again."""
+        self.restarts = restarts
+        self.restarted = 0
+        self.lost = ""
+
+    def show(self, line: str) -> None:
+        """Pass on a line, or not."""
+        if said := self.WORKER.match(line):
+            self._said(said[2].rstrip(), first=said[1] == "0")
+        elif lost := self.LOST.search(line):
+            code, rank = int(lost[1]), lost[2]
+            how = f"was killed by signal {-code}" if code < 0 else "ended with an error"
+            self.lost = self.lost or f"rank {rank} {how}"
+
+    def _said(self, text: str, first: bool) -> None:
+        if text.startswith("error: "):
+            return  # the status file says it too, and the door will
+        if self.lost and text.startswith(("pretrain: resuming at", "pretrain: beginning")):
+            self.restarted += 1
+            again = f"{self.lost}: {text.removeprefix('pretrain: ')} (restart {self.restarted} of {self.restarts})"
+            text, self.lost = f"pretrain: {again}", ""
+        if text.startswith("pretrain: hangs"):
+            self.lost = "after the hang"
+        elif text.startswith("lost another process"):
+            return
+        if first or text.startswith("pretrain: "):
+            pass_on(text)
 
 
-def _status(work: Path) -> dict[str, Any]:
+def _status(work: Path, interrupted: BaseException | None) -> dict[str, Any]:
     try:
         status: dict[str, Any] = json.loads((work / "status.json").read_bytes())
         return status
     except FileNotFoundError:
+        if interrupted:  # before the trainer could hear of it
+            return {"outcome": "stopped", "step": 0, "message": "stopped before it began"}
         logs = sorted((work / "logs").rglob("stderr.log"), key=lambda path: path.stat().st_mtime)
         said = _last_error(logs[-1]) if logs else "it printed nothing"
         raise StageError(

@@ -20,6 +20,7 @@ from tests.trainer.tokens import counting
 
 LAUNCH = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from cairn.errors import guard
@@ -32,8 +33,8 @@ def launch():
     for name in ("checkpoint", "optimizer", "work"):
         (root / name).mkdir(parents=True, exist_ok=True)
     pretrain(Pretrain.model_validate_json(recipe), tokens=root / "tokens", checkpoint=root / "checkpoint",
-             optimizer=root / "optimizer", work=root / "work", resources=Resources(1, processes), name="test",
-             facts=facts)
+             optimizer=root / "optimizer", work=root / "work", name="test", facts=facts,
+             resources=replace(Resources.from_environment(), processes=processes))
     print(json.dumps(facts))
 if __name__ == "__main__":
     sys.exit(guard(launch))
@@ -82,6 +83,40 @@ def made(root: Path) -> tuple[str | None, str | None]:
     return digest_of(root / "checkpoint"), digest_of(root / "optimizer")
 
 
+def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        log = work / "training.jsonl"
+        if log.exists() and log.read_text().count("\n") >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def running(root: Path, *words: str) -> list[int]:
+    """The processes whose command line has a path under `root` and these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if all(word.encode() in line for word in (str(root), *words)):
+            found.append(int(folder.name))
+    return found
+
+
+def rank(root: Path, number: int) -> int:
+    """The process of a trainer that has this rank."""
+    (found,) = [
+        one
+        for one in running(root, "-m\0trainer")
+        if f"\0RANK={number}\0".encode() in Path(f"/proc/{one}/environ").read_bytes()
+    ]
+    return found
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 40 steps that nothing disturbed."""
@@ -93,6 +128,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+LONG: dict[str, Any] = {"steps": 1500, "checkpoint_every": 100, "keep_every": 120, "evaluate_every": 1000}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run long enough to be caught in the middle."""
+    root = tmp_path_factory.mktemp("long")
+    launch(root, **LONG)
+    return root
+
+
 def test_the_log_shows_that_it_learns(undisturbed: Path) -> None:
     lines = [json.loads(line) for line in (undisturbed / "checkpoint" / "training.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 41))
@@ -101,9 +147,62 @@ def test_the_log_shows_that_it_learns(undisturbed: Path) -> None:
     assert not any("second" in name for line in lines for name in line)
 
 
-def test_two_processes_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path: Path) -> None:
-    launch(tmp_path, processes=2)
+def test_two_processes_one_of_which_is_killed_make_the_bytes_that_one_makes(undisturbed: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, processes=2)
+    while not (tmp_path / "work" / "checkpoints" / "00000007" / "manifest.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.001)
+    os.kill(rank(tmp_path, 1), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert re.search(r"pretrain: rank 1 was killed by signal 9: resuming at step \d+ \(restart 1 of 3\)", said), said
+    assert "Traceback" not in said
     assert made(tmp_path) == made(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_named_with_its_place_and_training_goes_on_to_the_same_bytes(
+    long: Path, tmp_path: Path
+) -> None:
+    process = start(tmp_path, 2, {"CAIRN_HANG_AFTER": "4", "CAIRN_GRACE": "2"}, **LONG)
+    wait_for_step(process, tmp_path / "work", 150)
+    os.kill(rank(tmp_path, 1), signal.SIGSTOP)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    place = r"rank 1 is behind, in [a-z ]+ of step \d+, and does not answer; stacks of those that answer: (\S+)"
+    found = re.search(rf"pretrain: hangs: nobody got on for 4 s: {place}", said)
+    assert found, said
+    assert "in combine" in (Path(found[1]) / "rank-0.txt").read_text()
+    assert re.search(r"pretrain: after the hang: resuming at step \d+ \(restart 1 of 3\)", said), said
+    assert made(tmp_path) == made(long)
+
+
+def test_what_a_person_has_to_put_right_is_not_tried_again(tmp_path: Path) -> None:
+    optimizer = {"matrices": "adamw", "lr": 1e38}
+    _, said = launch(tmp_path, 2, 2, optimizer=optimizer, schedule={"warmup": 0.0})
+    assert said.count("training diverged") == 1
+    assert "restart" not in said
+
+
+def test_a_trainer_that_is_told_to_end_while_it_starts_loses_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    process = start(tmp_path)
+    while not (found := running(tmp_path, "-m\0trainer")) or not _listens(found[-1]):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    os.kill(found[-1], signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    assert "stopped at step 0, checkpoint written, by somebody else: run again to go on from there" in said
+    launch(tmp_path)
+    assert made(tmp_path) == made(undisturbed)
+
+
+def _listens(process: int) -> bool:
+    """Whether a process handles SIGTERM by now."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        caught = re.search(r"SigCgt:\t([0-9a-f]+)", Path(f"/proc/{process}/status").read_text())
+        return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def test_four_processes_make_the_bytes_that_one_and_two_make(tmp_path: Path) -> None:
@@ -133,28 +232,6 @@ def test_an_offline_wandb_run_is_kept_outside_the_work_folder_and_changes_no_byt
     assert made(tmp_path) == made(undisturbed)
 
 
-def wait_for_step(process: "subprocess.Popen[str]", work: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-        log = work / "training.jsonl"
-        if log.exists() and log.read_text().count("\n") >= step:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"step {step} was not reached")
-
-
-LONG: dict[str, Any] = {"steps": 1500, "checkpoint_every": 100, "keep_every": 120, "evaluate_every": 1000}
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run long enough to be caught in the middle."""
-    root = tmp_path_factory.mktemp("long")
-    launch(root, **LONG)
-    return root
-
-
 def test_after_a_killed_launcher_the_trainer_ends_and_the_next_run_makes_the_same_bytes(
     long: Path, tmp_path: Path
 ) -> None:
@@ -165,19 +242,6 @@ def test_after_a_killed_launcher_the_trainer_ends_and_the_next_run_makes_the_sam
     _, said = launch(tmp_path, **LONG)
     assert re.search(r"resuming at step \d{3}", said)
     assert made(tmp_path) == made(long)
-
-
-def running(root: Path, *words: str) -> list[int]:
-    """The processes whose command line has a path under `root` and these words."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if all(word.encode() in line for word in (str(root), *words)):
-            found.append(int(folder.name))
-    return found
 
 
 def test_a_run_right_after_the_launcher_was_killed_while_its_trainer_starts_makes_the_same_bytes(

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from torch import Tensor
 from cairn.errors import ArtifactError, StageError
 from tests.trainer.processes import in_processes
 from tests.trainer.tokens import counting
-from trainer import lease
 from trainer.guard import Guard, check_numbers
 from trainer.loss import Examples, Losses, loss
 from trainer.recipe import Skip, Training
+from trainer.stop import Stop
 from trainer.train import Run, Trainer
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_width": 32, "context": 16}
@@ -60,20 +59,33 @@ def run(root: Path, until: int | None = None, **changes: Any) -> Run:
     for folder in (work, root / "checkpoint", root / "optimizer"):
         folder.mkdir(parents=True, exist_ok=True)
     training = Training.model_validate_json(json.dumps({**RECIPE, **changes}))
-    places = {name: root / name for name in ("tokens", "checkpoint", "optimizer")}
-    return Run(training=training, work=work, checkpoints=str(work), board=None, name="x", until=until, **places)
+    return Run(
+        training=training,
+        tokens=root / "tokens",
+        work=work,
+        checkpoints=str(work),
+        checkpoint=root / "checkpoint",
+        optimizer=root / "optimizer",
+        board=None,
+        name="x",
+        until=until,
+        grace=10.0,
+        hang_after=600.0,
+        join_within=60.0,
+    )
 
 
-@contextmanager
-def held(root: Path) -> Iterator[str]:
-    """The lease on the work folder, as a launcher holds it; what it signed."""
-    (root / "work").mkdir(parents=True, exist_ok=True)
-    with lease.hold(root / "work" / "lease") as file:  # type: ignore[union-attr]
-        yield lease.sign(file)
+class Never(Stop):
+    """Asks nobody to stop."""
+
+    asked = False
+
+    def __init__(self) -> None:
+        pass
 
 
-def a_trainer(asked: Run, launch: str) -> Trainer:
-    return Trainer(asked, lease.Watch(asked.work / "lease", launch))
+def a_trainer(asked: Run) -> Trainer:
+    return Trainer(asked, Never())
 
 
 @pytest.fixture
@@ -104,9 +116,9 @@ def test_a_step_with_an_exploding_gradient_is_left_out_and_resumes_alike(
     skip = {"sigma": 6.0, "window": 8}
 
     def trained(until: int, root: Path = root) -> Trainer:
-        with held(root) as launch:
-            trainers.append(a_trainer(run(root, until, skip=skip), launch))
-            assert trainers[-1].fit()
+        trainers.append(a_trainer(run(root, until, skip=skip)))
+        assert trainers[-1].fit()
+        trainers[-1].close()
         return trainers[-1]
 
     before, after = state_of(trained(8)), state_of(trained(9))
@@ -123,10 +135,10 @@ def test_a_step_with_an_exploding_gradient_is_left_out_and_resumes_alike(
     assert int(resumed["guard.skipped"]) == 1
 
 
-def fail(root: Path, row: int, launch: str) -> str:
+def fail(root: Path, row: int) -> str:
     """Train until the loss of one row is no number; what is said."""
     asked = run(root)
-    made = a_trainer(asked, launch)
+    made = a_trainer(asked)
 
     def break_row(model: Any, examples: Examples, *arguments: Any) -> Losses:
         found = loss(model, examples, *arguments)
@@ -144,13 +156,12 @@ def fail(root: Path, row: int, launch: str) -> str:
         return str(error)
     finally:
         patch.undo()
-        made.parallel.close()
+        made.close()
     return "nothing"
 
 
 def test_a_loss_that_is_no_number_names_step_row_process_and_documents(root: Path) -> None:
-    with held(root) as launch:
-        said = in_processes(2, fail, root, 3, launch)
+    said = in_processes(2, fail, root, 3)
     assert said[0] == said[1]
     assert said[0].startswith("step 4: the loss is nan and the gradient norm nan, and row 3 of process 1 is to blame:")
     assert "no checkpoint was written yet" in said[0]
