@@ -73,7 +73,7 @@ def measure(name: str) -> dict[str, Any]:
     from trainer.memory import plan
     from trainer.metrics import peak_rss
     from trainer.model import Transformer
-    from trainer.optim import Optimizers, clip_
+    from trainer.optim import Optimizers, clip
     from trainer.parallel import TreeSum
     from trainer.recipe import Training
 
@@ -98,8 +98,9 @@ def measure(name: str) -> dict[str, Any]:
                 parameter.grad = None
         for parameter, grad in zip(parameters, sums.total(), strict=True):
             parameter.grad = grad
-        clip_(parameters, 1.0)
-        optimizers.step(0.01)
+        targets = torch.tensor(float(recipe.batch * recipe.model.context))
+        _, divisor = clip(parameters, 1.0, targets)
+        optimizers.step(0.01, divisor=divisor)
 
     step()
     step()

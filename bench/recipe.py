@@ -26,7 +26,7 @@ from torch import Tensor
 
 from trainer.loss import loss, next_token
 from trainer.model import Transformer
-from trainer.optim import Optimizers, clip_
+from trainer.optim import Optimizers, clip
 from trainer.recipe import ModelShape, Optimizer, Schedule
 from trainer.schedule import rate
 
@@ -89,11 +89,8 @@ def run(optimizer: Optimizer, schedule: Schedule, steps: int, text: Text) -> flo
     for step in range(steps):
         found = loss(model, next_token(text.train[step * BATCH : (step + 1) * BATCH], None))
         found.total.backward()  # type: ignore[no-untyped-call]
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= found.counted
-        clip_(model.parameters(), 1.0)
-        optimizers.step(rate(schedule, step, steps))
+        _, divisor = clip(model.parameters(), 1.0, found.counted.float())
+        optimizers.step(rate(schedule, step, steps), divisor=divisor)
     with torch.no_grad():
         parts = [loss(model, next_token(part, None)) for part in torch.split(text.heldout, BATCH)]
     return float(sum(part.nats.sum() for part in parts) / sum(part.counted for part in parts))

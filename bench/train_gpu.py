@@ -28,7 +28,7 @@ if str(ROOT) not in sys.path:
 from trainer.loss import loss, next_token  # noqa: E402
 from trainer.metrics import peak_of_device  # noqa: E402
 from trainer.model import Transformer  # noqa: E402
-from trainer.optim import Optimizers, clip_  # noqa: E402
+from trainer.optim import Optimizers, clip  # noqa: E402
 from trainer.recipe import ModelShape, Optimizer  # noqa: E402
 
 CASES: dict[str, tuple[dict[str, Any], int, int]] = {  # shape, vocabulary, micro-batch
@@ -168,9 +168,8 @@ def _ours(shape: ModelShape, vocabulary: int, device: torch.device, compiled: bo
         clock.mark("forward")
         losses.total.backward()  # type: ignore[no-untyped-call]
         clock.mark("backward")
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], losses.counted.float())
-        clip_(parameters, 1.0)
-        optimizers.step(0.01)
+        _, divisor = clip(parameters, 1.0, losses.counted.float())
+        optimizers.step(0.01, divisor=divisor)
         clock.mark("optimizer")
         return clock.parts()
 

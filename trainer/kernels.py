@@ -60,10 +60,11 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
 
     x: (..., d) in fp32 or bf16; weight, bias: (d,), fp32. Returns the shape and dtype of x.
     """
-    # In fp32: the kernel of bf16 adds the gradient of the weight up in bf16 too, and errs by a twentieth.
     # Sharded weights come in bf16 where the model computes in it.
-    bias = None if bias is None else bias.float()
-    return F.layer_norm(x.float(), weight.shape, weight.float(), bias, eps).to(x.dtype)
+    weight, bias = weight.float(), None if bias is None else bias.float()
+    if x.is_cpu and x.dtype != torch.float32 and not torch.compiler.is_compiling():
+        return _LayerNorm.apply(x, weight, bias, eps)  # type: ignore[no-any-return,no-untyped-call]
+    return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -164,6 +165,26 @@ def head_loss(
         where ignored, and without the z-loss.
     """
     return _HeadLoss.apply(hidden, head, targets, bias, z_loss, chunk)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _LayerNorm(torch.autograd.Function):
+    """Forward as the rows come; backward in fp32: the kernel of bf16 adds the gradient of the weight up in bf16 too,
+    and errs by a twentieth."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        out, mean, scale = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, mean, scale, weight, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        x, mean, scale, weight, bias = ctx.saved_tensors
+        wanted = [True, True, bias is not None]
+        by_x, by_weight, by_bias = torch.ops.aten.native_layer_norm_backward(
+            grad.float(), x.float(), weight.shape, mean.float(), scale.float(), weight, bias, wanted
+        )
+        return by_x.to(x.dtype), by_weight, by_bias if bias is not None else None, None
 
 
 class _RMSNorm(torch.autograd.Function):

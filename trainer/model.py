@@ -237,7 +237,7 @@ class Matrix(nn.Module):
 
 def joined(x: Tensor, *matrices: Matrix) -> Tensor:
     """What several matrices make of x, one behind the other in the last dimension, in one product."""
-    weight = torch.cat([local(matrix.weight) for matrix in matrices]).to(x.dtype)
+    weight = torch.cat([local(matrix.weight).to(x.dtype) for matrix in matrices])  # cast first: fewer bytes to copy
     biases: list[Tensor] = [local(matrix.bias) for matrix in matrices if matrix.bias is not None]
     return F.linear(x, weight, torch.cat(biases).to(x.dtype) if biases else None)
 

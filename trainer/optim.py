@@ -46,12 +46,13 @@ class Optimizers:
             self.adamw.state[part] = {"step": torch.zeros((), device=part.device), **zeros}
 
     @torch.no_grad()
-    def step(self, factor: float, accepted: Tensor | None = None) -> None:
+    def step(self, factor: float, accepted: Tensor | None = None, divisor: Tensor | None = None) -> None:
         """Update every parameter from its gradient, at `factor` times its rate, and drop the gradients.
 
         Args:
             accepted: whether the step is taken, a bool scalar on the device of the parameters, which nobody waits
                 for; None takes it.
+            divisor: what the gradients are still to be divided by, an fp32 scalar that `clip` gave; None: nothing.
         """
         for group in self.adamw.param_groups:
             group["lr"] = self.section.lr * factor
@@ -59,9 +60,11 @@ class Optimizers:
             part.grad = part_of(gradient_of(self.named[name]))
         # The fused kernel leaves parameters and state alone where it is told that an overflow was found.
         self.adamw.found_inf = None if accepted is None else (~accepted).float()  # type: ignore[attr-defined]
+        # It divides as it reads them: a pass over all gradients less.
+        self.adamw.grad_scale = divisor  # type: ignore[attr-defined]
         self.adamw.step()
         if self.muon:
-            self.muon.step(factor, accepted)
+            self.muon.step(factor, accepted, divisor)
         for parameter in (*self.named.values(), *self.parts.values()):
             parameter.grad = None
 
@@ -101,12 +104,14 @@ class Muon:
             groups.setdefault((tuple(sorted(matrix.shape)), holders(matrix)), []).append(name)
         self.groups = [(names, Exchange([matrices[name] for name in names])) for names in groups.values()]
 
-    def step(self, factor: float, accepted: Tensor | None = None) -> None:
-        """Update the matrices from their gradients; where `accepted` is false, nothing changes."""
+    def step(self, factor: float, accepted: Tensor | None = None, divisor: Tensor | None = None) -> None:
+        """Update the matrices from their gradients over `divisor`; where `accepted` is false, nothing changes."""
         lr, momentum = self.section.muon_lr * factor, self.section.muon_momentum
         kept = 1 - lr * self.section.weight_decay
         for names, exchange in self.groups:
             grads = [part_of(gradient_of(self.matrices[name])) for name in names]
+            if divisor is not None:
+                torch._foreach_div_(grads, divisor)
             buffers = [self.buffers[name] for name in names]
             before = None if accepted is None else [buffer.clone() for buffer in buffers]
             torch._foreach_lerp_(buffers, grads, 1 - momentum)
@@ -151,12 +156,15 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def clip_(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale all gradients so that their joint norm is at most `limit`; return the norm before, the same everywhere."""
-    grads = [gradient_of(parameter) for parameter in parameters]
-    total = norm(grads)
-    torch._foreach_mul_([part_of(grad) for grad in grads], (limit / (total + 1e-6)).clamp(max=1.0))
-    return total
+def clip(parameters: Iterable[nn.Parameter], limit: float, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The joint norm of the mean gradient, and what makes of summed gradients means whose joint norm is at most
+    `limit` when they are divided by it. The same in every process; the gradients stay as they are.
+
+    Args:
+        targets: what the gradients are the sum over, a scalar.
+    """
+    mean = norm(gradient_of(parameter) for parameter in parameters) / targets
+    return mean, targets * ((mean + 1e-6) / limit).clamp(min=1.0)
 
 
 def _wide(matrix: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Parallel:
         return said
 
     def combine(self, parameters: Sequence[nn.Parameter], totals: Tensor, stop: bool) -> tuple[Tensor, bool]:
-        """Make every gradient the mean over all targets of the step.
+        """Make every gradient the sum over all targets of the step.
 
         Args:
             parameters: their gradients hold the sums over this process' micro-batches.
@@ -98,7 +98,6 @@ class Parallel:
                 grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
                 offset += grad.numel()
             totals, stop = flat[offset:-1], bool(flat[-1] > 0)
-        torch._foreach_div_(grads, totals[1])
         return totals, stop
 
     def _sum(self, flat: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from trainer.manifest import FORMAT
 from trainer.masked_loss import masked_losses
 from trainer.metrics import NoBoard, Speed, TrainingLog, board, by_domain, is_logged, means
 from trainer.model import Transformer
-from trainer.optim import Optimizers, clip_
+from trainer.optim import Optimizers, clip
 from trainer.order import told
 from trainer.parallel import Parallel, TreeSum
 from trainer.place import Place
@@ -191,12 +191,12 @@ class Trainer:
         if stop:
             return None
         nats = sums[0] / sums[1]
-        norm = clip_(self.parameters, recipe.clip)
+        norm, divisor = clip(self.parameters, recipe.clip, sums[1])
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise StageError(f"step {self.step + 1}: {self._diverged(examples, float(nats), float(norm))}")
         self.heart.at("optimizer")
         factor = rate(recipe.schedule, self.step, recipe.steps)
-        self.optimizers.step(factor, self.guard.judge(self.step, nats, norm))
+        self.optimizers.step(factor, self.guard.judge(self.step, nats, norm), divisor)
         self.step += 1
         return {
             "step": self.step,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.loss import Examples, loss, totals
 from trainer.model import Transformer
-from trainer.optim import clip_
+from trainer.optim import clip
 from trainer.parallel import Parallel
 from trainer.recipe import Training
 from trainer.spread import exchange, fill, full, gathered
@@ -81,13 +81,14 @@ def train(case: Case, parallel: Parallel) -> dict[str, Tensor]:
         sums, _ = parallel.combine(parameters, sums, stop=False)
         found[f"loss.{step}"] = sums[0] / sums[1]
         if step == 0:
-            grads = {f"gradient.{name}": p.grad for name, p in named.items() if p.grad is not None}
+            grads = {f"gradient.{name}": p.grad / sums[1] for name, p in named.items() if p.grad is not None}
             found |= {name: grad.clone() for name, grad in gathered(grads, keep=True).items()}
-        found[f"norm.{step}"] = full(clip_(parameters, 1.0))
+        norm, divisor = clip(parameters, 1.0, sums[1])
+        found[f"norm.{step}"] = full(norm)
         with torch.no_grad():
             for parameter in parameters:
                 assert parameter.grad is not None
-                parameter.sub_(parameter.grad, alpha=0.3)
+                parameter.sub_(parameter.grad / divisor, alpha=0.3)
                 parameter.grad = None
     return found | gathered({f"weight.{name}": parameter for name, parameter in named.items()}, keep=True)
 

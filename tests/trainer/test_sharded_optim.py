@@ -13,7 +13,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from tests.trainer.processes import in_processes
 from trainer.model import Transformer
-from trainer.optim import Optimizers, clip_
+from trainer.optim import Optimizers, clip
 from trainer.recipe import ModelShape, Optimizer
 from trainer.sharded import as_part_of
 
@@ -43,8 +43,9 @@ def trained(model: Transformer, matrices: str) -> dict[str, Any]:
                 within = tuple(slice(first, first + size) for first, size in zip(offset, shape, strict=True))
                 grad = as_part_of(parameter, grad[within].contiguous())
             parameter.grad = grad
-        norms.append(clip_(model.parameters(), 1.0))
-        optimizers.step(1.0, torch.tensor(step < STEPS - 1))
+        norm, divisor = clip(model.parameters(), 1.0, torch.tensor(2.0))
+        norms.append(norm)
+        optimizers.step(1.0, torch.tensor(step < STEPS - 1), divisor)
     # A state that was taken is taken up again, by another optimizer, where the parameters are spread alike.
     resumed = Optimizers(Optimizer.model_validate({"matrices": matrices}), model)
     resumed.load(optimizers.state())
