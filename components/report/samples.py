@@ -12,6 +12,7 @@ MASKED = (
     "for the likeliest, and struck out beside it, where it is another, what was there."
 )
 NONE = "There are none: evaluate.prompts is 0, or the leak filter left no document."
+BREAK = "↵"
 CHARACTERS = 4000  # of a prompt or a continuation that are shown
 
 
@@ -56,8 +57,12 @@ def _text(sample: Sample | MaskedSample) -> list[Markup]:
 def _piece(piece: Piece) -> Markup:
     if piece.was is None:
         return tag("bdi", _cut(piece.text))
-    guess = tag("mark", tag("bdi", _cut(piece.guess)))
-    return guess if piece.guess == piece.was else join([guess, tag("s", tag("bdi", _cut(piece.was)))])
+    # A line break is seen as a token; one that was not there breaks no line.
+    was = piece.was.replace("\n", f"{BREAK}\n")
+    if piece.guess == piece.was:
+        return tag("mark", tag("bdi", _cut(was)))
+    guess = piece.guess.replace("\n", BREAK)
+    return join([tag("mark", tag("bdi", _cut(guess))), tag("s", tag("bdi", _cut(was)))])
 
 
 def _cut(text: str) -> str:

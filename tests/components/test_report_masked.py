@@ -120,6 +120,14 @@ def test_a_sample_shows_the_guess_and_what_was_there_where_it_is_another_and_bre
     assert [was.raw for was in sample.all("s")] == [" marks"]
 
 
+def test_a_line_break_that_was_guessed_is_seen_and_breaks_no_line_that_was_whole(tmp_path: Path) -> None:
+    files = masked_files()
+    pieces = [{"was": "\n", "guess": "\n"}, {"was": " x", "guess": "\n\n"}, {"was": "\n", "guess": "y"}]
+    files.samples = [{"domain": "text", "document": "0" * 64, "pieces": pieces}]  # type: ignore[dict-item]
+    (sample,) = Page(page(Report(), files.material(tmp_path))).root.all("figure", "sample")
+    assert sample.all("pre")[0].raw == "↵\n↵↵ xy↵\n"
+
+
 def test_the_loss_is_drawn_by_domain_and_the_steps_left_out_are_counted(html: str) -> None:
     told = next(drawing for drawing in drawings(html) if "training-wide" in drawing)
     assert "Training loss by domain, smoothed, nats per masked token" in told
