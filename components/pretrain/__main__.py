@@ -1,5 +1,6 @@
 """The command-line door."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from components.door import door
@@ -13,13 +14,15 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
     """Launch the trainer and wait for it."""
     from cairn.lineage.attestation import BEGINNING
     from cairn.lineage.statement import Resource
-    from components.pretrain.launch import pretrain
+    from components.pretrain.launch import let_go, pretrain
 
     if section.init_from:
         noted = {"kind": BEGINNING, "path": section.init_from.path}
         task.objects.append(Resource("init_from", section.init_from.sha256, annotations=noted))
 
-    place = task.resources.checkpoints
+    place = task.resources.checkpoints and f"{task.resources.checkpoints.rstrip('/')}/{task.key}"
+    if place:
+        task.afterwards.append(partial(let_go, place))
     return pretrain(
         section,
         tokens=task.inputs["tokens"],
@@ -29,7 +32,7 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
         resources=task.resources,
         name=task.key[:12],
         facts=task.facts,
-        checkpoints=f"{place.rstrip('/')}/{task.key}" if place else None,
+        checkpoints=place,
     )
 
 
