@@ -53,8 +53,13 @@ CASES = {
         "fsdp × tp, bf16": Case({"shard": 2, "tensor": 2}, precision="bf16"),
     },
 }
-SAVED = {"replicas": {}, "fsdp": {"shard": 2}, "tp": {"tensor": 2}}
-LOADED = {"replicas": {"shard": 2, "tensor": 2}, "fsdp": {"shard": 2}, "tp": {}, "once more": {"shard": "all"}}
+SAVED: dict[str, dict[str, Any]] = {"replicas": {}, "fsdp": {"shard": 2}, "tp": {"tensor": 2}}
+LOADED: dict[str, dict[str, Any]] = {
+    "replicas": {"shard": 2, "tensor": 2},
+    "fsdp": {"shard": 2},
+    "tp": {},
+    "once more": {"shard": "all"},
+}
 """What two processes saved, by four; and what one process loaded of it and saved once more."""
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.06}
 
