@@ -57,3 +57,11 @@ def test_ctrl_c_that_comes_too_late_for_a_stage_stops_what_would_follow() -> Non
     with pytest.raises(typer.Exit) as ended:
         door([sys.executable, "-c", late])
     assert ended.value.exit_code == 130
+
+
+def test_a_dry_run_tells_that_processes_cannot_share_a_step(
+    cairn: Cairn, built: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAIRN_PROCESSES", "3")
+    said = cairn("run", "--dry-run", at=built.root, code=2)
+    assert "3 processes cannot share 2 micro-batches evenly" in said.err
