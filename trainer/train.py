@@ -365,7 +365,8 @@ class Trainer:
         # A forward pass is a third of a step.
         share = tokens / 3 / (recipe.evaluate_every * recipe.batch * recipe.model.context)
         every = f"every {recipe.evaluate_every} steps, about {share:.1%} on top of training"
-        print(f"pretrain: development split: {tokens:,} tokens are scored {every}", flush=True)
+        if self.first:
+            print(f"pretrain: development split: {tokens:,} tokens are scored {every}", flush=True)
         return sample
 
     def _scored(self, development: Development) -> dict[str, float]:
