@@ -22,6 +22,9 @@ class Resources:
     checkpoints: str | None = None
     """The folder or URL below which training keeps its checkpoints in progress, so that it goes on elsewhere when this
     machine is lost (`CAIRN_CHECKPOINTS`; default: in the work folder)."""
+    cache: str | None = None
+    """The folder that a stage on pins, such as a pod, keeps the files of large inputs in, which it then reads from the
+    store as it needs them (`CAIRN_CACHE`; default: it fetches all inputs before its work)."""
     profile: tuple[int, int] | None = None
     """Steps of training that are traced, from the first up to the second (`CAIRN_PROFILE=100:110`; default: none)."""
 
@@ -44,6 +47,7 @@ class Resources:
             workers=_positive("CAIRN_WORKERS", processors),
             processes=_positive("CAIRN_PROCESSES", 1),
             checkpoints=os.environ.get("CAIRN_CHECKPOINTS") or None,
+            cache=os.environ.get("CAIRN_CACHE") or None,
             grace=float(_positive("CAIRN_GRACE", 25)),
             restarts=_positive("CAIRN_RESTARTS", 3, least=0),
             hang_after=float(_positive("CAIRN_HANG_AFTER", 600)),

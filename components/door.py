@@ -38,13 +38,14 @@ class Call:
 def door(
     package: str,
     work: "Callable[[Any, Task], BaseException | None]",
-    reads: Mapping[str, Collection[str]] | None = None,
+    cached: Collection[str] = (),
 ) -> NoReturn:
     """Run the stage of `package` as the command line asks, and exit.
 
     Args:
         work: gets the section of the recipe that has the component's name.
-        reads: the files that `work` reads of an input; of an input without an entry, all.
+        cached: inputs that `work` reads from the store itself, through `Resources.cache`, where the pod has one. They
+            are then not in `Task.inputs`.
     """
 
     def in_project(section: Any, component: "Component", call: Call, note: "Note | None") -> "Outcome":
@@ -74,7 +75,7 @@ def door(
             store=job.store,
             resources=job.resources,
             home=job.home,
-            reads=reads,
+            reads=dict.fromkeys(cached, ()) if job.resources.cache else None,
         )
 
     open_door(package, in_project, in_kubeflow)

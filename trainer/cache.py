@@ -8,6 +8,7 @@ first time: what was damaged in the folder is fetched again, and what is damaged
 import fcntl
 import hashlib
 import json
+import posixpath
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from cairn.errors import ArtifactError, StoreError
+from cairn.errors import WRONG_PLACE, ArtifactError, StoreError
 from cairn.lineage.artifact import written_aside
 from cairn.lineage.filesystem import attempt, open_url, shown
 from cairn.lineage.hashing import hash_file
+from cairn.lineage.pins import address
+from cairn.lineage.store import Store
 
 CHUNK = 8 << 20  # bytes that are asked for at once
 SUFFIXES = (".bin", ".ends", ".parquet")
@@ -30,6 +33,20 @@ class Remote:
 
     url: str
     sha256: str
+    name: str
+    """What messages call it."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tokens artifact in a store, which is read from there. Plain values: launchers hand it on as JSON."""
+
+    store: str
+    """URL."""
+    digest: str
+    """The artifact's."""
+    folder: str
+    """Where its files are kept on this machine, beside those of others."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +70,25 @@ class Cache:
         """
         url = url.rstrip("/")
         text = _read(f"{url}/tokens.json")
-        files = {name: Remote(f"{url}/{name}", sha256) for name, sha256 in digests(text, shown(url)).items()}
+        known = digests(text, shown(url))
+        files = {name: Remote(f"{url}/{name}", sha256, shown(f"{url}/{name}")) for name, sha256 in known.items()}
         return cls(folder, text, files)
+
+    @classmethod
+    def of_store(cls, stored: Stored) -> "Cache":
+        """The tokens artifact of a digest. Its pin, which the digest proves, tells the sha256 of every file.
+
+        Raises StoreError when it is not in the store, or the store cannot be reached.
+        """
+        store = Store(stored.store)
+        artifact = store.pin(stored.digest)
+        if artifact is None:
+            raise StoreError(f"{store}: holds no pin for {stored.digest}")
+        files = {}
+        for member in artifact.members:
+            url = posixpath.join(stored.store, address(member.md5))
+            files[member.path] = Remote(url, member.sha256, f"{shown(url)} ({member.path} of {stored.digest})")
+        return cls(Path(stored.folder), store.read_member(stored.digest, "tokens.json"), files)
 
     def path(self, name: str) -> Path:
         """Where a file of the artifact is on this machine, whole and verified.
@@ -72,7 +106,7 @@ class Cache:
         path = self.folder / remote.sha256[:2] / f"{remote.sha256}{PurePosixPath(name).suffix}"
         with _alone(path):
             if path.exists() and hash_file(path, md5=False).sha256 != remote.sha256:
-                print(f"{path}: was damaged, {shown(remote.url)} is fetched again", file=sys.stderr, flush=True)
+                print(f"{path}: was damaged, {remote.name} is fetched again", file=sys.stderr, flush=True)
                 path.unlink()
             if not path.exists():
                 _fetch(remote, path)
@@ -104,8 +138,7 @@ def _fetch(remote: Remote, path: Path) -> None:
             with written_aside(path) as aside:
                 found = attempt(remote.url, partial(_download, remote, aside))
                 if found != remote.sha256:
-                    where = shown(remote.url)
-                    raise ArtifactError(f"{where}: has sha256 {found}, not {remote.sha256}: it is damaged there")
+                    raise ArtifactError(f"{remote.name}: has sha256 {found}, not {remote.sha256}: it is damaged there")
             return
         except ArtifactError:
             if last:
@@ -121,7 +154,7 @@ def _download(remote: Remote, to: Path) -> str:
                 digest.update(data)
                 target.write(data)
     except FileNotFoundError:
-        raise StoreError(f"{shown(remote.url)}: no such file: the tokens artifact is incomplete there") from None
+        raise StoreError(f"{remote.name}: no such file: the tokens artifact is incomplete there") from None
     return digest.hexdigest()
 
 
@@ -139,7 +172,15 @@ def _read(url: str) -> bytes:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Be the only one at a file of the folder. The lock is let go by the system when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "wb") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(f".{path.name}.lock"), "wb")  # noqa: SIM115
+    except OSError as error:
+        if error.errno not in WRONG_PLACE:
+            raise
+        raise ArtifactError(
+            f"{error.filename}: {error.strerror}: name another folder for the cache of tokens"
+        ) from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

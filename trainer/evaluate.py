@@ -4,7 +4,6 @@ from the exported files and on the held-out split."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,10 +27,10 @@ class Development:
     bytes: dict[str, int]
 
     @classmethod
-    def sample(cls, root: Path, split: Split, shards: list[str], end_of_text: int, tokens: int) -> "Development":
+    def sample(cls, split: Split, end_of_text: int, tokens: int) -> "Development":
         """Take documents from all over each domain until it has about `tokens` tokens."""
         columns = ["domain", "length", "bytes"]
-        tables = [pq.read_table(root / f"{shard}.parquet", columns=columns) for shard in shards]
+        tables = [pq.read_table(path, columns=columns) for path in split.sidecars()]
         domains = np.array([domain for table in tables for domain in table["domain"].to_pylist()])
         sizes = np.concatenate([table["bytes"].to_numpy() for table in tables]) if tables else np.empty(0, np.int64)
         ends = split.document_ends

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cairn.errors import ArtifactError, one_line
-from trainer.cache import Cache
+from trainer.cache import Cache, Stored
 from trainer.masking import Vocabulary
 from trainer.permutation import Ids
 
@@ -170,7 +170,11 @@ class Split:
     @cached_property
     def domains(self) -> dict[str, Runs]:
         """Where the documents of each domain are; neighbours are one run. Raises ArtifactError."""
-        return domains_of([self._locate(f"{shard}.parquet") for shard in self.shards], np.diff(self.starts))
+        return domains_of(self.sidecars(), np.diff(self.starts))
+
+    def sidecars(self) -> list[Path]:
+        """The tables beside the shards, on this machine."""
+        return [self._locate(f"{shard}.parquet") for shard in self.shards]
 
     def streams(self, mixed: bool) -> dict[str, Runs]:
         """What is drawn from: each domain, or, where there is no mixture, the one stream of all."""
@@ -254,17 +258,20 @@ class Tokens:
         return None if self.mask is None else Vocabulary(self.vocab_size, self.end_of_text, self.mask)
 
     @classmethod
-    def open(cls, root: Path | str, cache: Path | None = None, manifest: str | None = None) -> "Tokens":
-        """Open a folder; or a URL, the files of which are fetched into `cache` as they are needed, and verified.
+    def open(cls, root: Path | str | Stored, cache: Path | None = None, manifest: str | None = None) -> "Tokens":
+        """Open a folder; or what is in a store or at a URL, whose files are fetched as they are needed, and verified.
 
         Args:
-            cache: a folder that may be shared by processes and runs; needed for a URL.
+            cache: the folder that a URL's files are fetched into; processes and runs may share it.
             manifest: the sha256 that tokens.json must have, where it is known.
 
         Raises:
             ArtifactError: a file is missing, cut short, damaged or not what tokens.json says.
-            StoreError: the URL cannot be reached.
+            StoreError: the store or URL cannot be reached, or a file is not there.
         """
+        if isinstance(root, Stored):
+            stored = Cache.of_store(root)
+            return cls.parse(stored.manifest, f"tokens.json of {root.digest}", stored.path)
         remote = isinstance(root, str) and "://" in root
         name = f"{root}/tokens.json" if remote else str(Path(root) / "tokens.json")
         if remote:

@@ -15,6 +15,7 @@ from cairn.lineage.artifact import readable, written_aside
 from cairn.progress import progress
 from trainer.batches import Batches
 from trainer.beginning import weights
+from trainer.cache import Stored
 from trainer.checkpoint import save_weights, weights_of
 from trainer.evaluate import CutShortError, Development
 from trainer.guard import Guard, check_numbers, report, rows_to_blame
@@ -45,7 +46,7 @@ class Run:
     """What the launcher asks of the trainer; written to a file that every process reads."""
 
     training: Training
-    tokens: Path
+    tokens: Path | Stored
     work: Path
     checkpoints: str
     """The folder or URL that checkpoints in progress lie below."""
@@ -72,9 +73,10 @@ class Run:
         """Read the launcher's file."""
         said = json.loads(path.read_text())
         training = Training.model_validate_json(json.dumps(said.pop("training")))
-        for name in ("tokens", "work", "checkpoint", "optimizer", "board", "profiles"):
+        for name in ("work", "checkpoint", "optimizer", "board", "profiles"):
             said[name] = said[name] and Path(said[name])
-        return cls(training=training, **said)
+        tokens = said.pop("tokens")
+        return cls(training=training, tokens=Path(tokens) if isinstance(tokens, str) else Stored(**tokens), **said)
 
 
 class Trainer:
@@ -357,10 +359,8 @@ class Trainer:
         split = self.tokens.development
         if not len(split):
             return None
-        said = json.loads((self.run.tokens / "tokens.json").read_bytes())
-        shards = [shard["name"] for shard in said["splits"]["development"]["shards"]]
         recipe = self.recipe
-        sample = Development.sample(self.run.tokens, split, shards, self.tokens.end_of_text, recipe.evaluate_tokens)
+        sample = Development.sample(split, self.tokens.end_of_text, recipe.evaluate_tokens)
         tokens = sum(len(ids) for documents in sample.documents.values() for ids in documents)
         # A forward pass is a third of a step.
         share = tokens / 3 / (recipe.evaluate_every * recipe.batch * recipe.model.context)

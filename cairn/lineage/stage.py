@@ -85,6 +85,7 @@ class Task:
 
     key: str
     inputs: Mapping[str, Path]
+    """Without those that the work reads from the store itself."""
     outputs: Mapping[str, Path]
     """Empty directories to fill. They are hashed, attested and moved into place when the work returns."""
     work: Path
@@ -197,7 +198,8 @@ def run_pinned(
         work: as in `run_stage`.
         inputs: digests under the names that the component declares.
         home: where inputs are fetched to, and where work in progress lies.
-        reads: the files that `work` reads of an input, by their paths in it; of an input without an entry, all.
+        reads: the files that `work` reads of an input, by their paths in it; of an input without an entry, all. An
+            input of which it reads none here has no path in `Task.inputs`.
 
     Returns:
         UP_TO_DATE or RAN, and the digest of every output.
@@ -218,9 +220,10 @@ def run_pinned(
                 sign_outputs(component.signs, attested.outputs, store)
                 return Outcome.UP_TO_DATE, attested.outputs
         run = _Run(component, section, key, folder, store, resources, inputs, time.monotonic())
-        fetched = {name: folder / "inputs" / name for name in inputs}
+        wanted = {name: (reads or {}).get(name) for name in inputs}
+        fetched = {name: folder / "inputs" / name for name, only in wanted.items() if only is None or only}
         for name, path in fetched.items():
-            only = (reads or {}).get(name)
+            only = wanted[name]
             if only is not None or digest_of(path) != inputs[name]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 store.get(inputs[name], path, only)

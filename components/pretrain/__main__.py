@@ -1,5 +1,6 @@
 """The command-line door."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.door import door
@@ -14,6 +15,7 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
     from cairn.lineage.attestation import BEGINNING
     from cairn.lineage.statement import Resource
     from components.pretrain.launch import pretrain
+    from trainer.cache import Stored
 
     if section.init_from:
         from components.pretrain.beginning import keep
@@ -22,10 +24,16 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
         noted = {"kind": BEGINNING, "path": section.init_from.path}
         task.objects.append(Resource("init_from", section.init_from.sha256, annotations=noted))
 
-    place = task.resources.checkpoints
+    place, cache = task.resources.checkpoints, task.resources.cache
+    tokens: Path | Stored
+    if "tokens" in task.inputs:
+        tokens = task.inputs["tokens"]
+    else:
+        assert cache, "without a cache all inputs are fetched"
+        tokens = Stored(task.store.url, task.digests["tokens"], str(Path(cache).absolute()))
     return pretrain(
         section,
-        tokens=task.inputs["tokens"],
+        tokens=tokens,
         checkpoint=task.outputs["checkpoint"],
         optimizer=task.outputs["optimizer"],
         work=task.work,
@@ -37,4 +45,4 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
 
 
 if __name__ == "__main__":
-    door(__package__ or "", work)
+    door(__package__ or "", work, cached=["tokens"])

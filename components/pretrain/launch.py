@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from cairn.lineage.artifact import remove, written_aside
 from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
+from trainer.cache import Stored
 from trainer.layout import mesh_of
 from trainer.preflight import beyond, check, outlook
 from trainer.recipe import Training
@@ -45,7 +47,7 @@ CPU_SPEED = {
 def pretrain(
     section: Training,
     *,
-    tokens: Path,
+    tokens: Path | Stored,
     checkpoint: Path,
     optimizer: Path,
     work: Path,
@@ -59,9 +61,10 @@ def pretrain(
     """Train, resuming from what an earlier run left in `work`.
 
     Args:
+        tokens: a folder, or what is in a store, which each process reads from there as it needs it.
         checkpoint, optimizer: folders for the finished artifacts.
         name: what the job and its W&B run are called.
-        facts: takes seeds, world size, speed and where it was resumed.
+        facts: takes seeds, world size, speed, what was drawn of each domain and where it was resumed.
         checkpoints: the folder or URL below which checkpoints in progress of this run lie; None is `work`.
         until: stop after this step, with a checkpoint in `work`; None trains to the last and writes the artifacts.
         board: whether metrics go to W&B, as its environment variables say.
@@ -72,10 +75,11 @@ def pretrain(
     Raises:
         StageError: the run cannot work as asked, or the trainer failed; the text is the trainer's own.
         ArtifactError: the tokens are damaged.
+        StoreError: the tokens are not in the store.
         KeyboardInterrupt: asked to stop; a checkpoint was written.
     """
     opened = Tokens.open(tokens)
-    check(section, opened, resources.processes)
+    order = check(section, opened, resources.processes)
     print(f"pretrain: {outlook(section, opened.vocab_size, resources.processes)}", file=sys.stderr)
     warning = beyond(section, opened.vocab_size, resources.processes)
     if warning:
@@ -94,7 +98,7 @@ def pretrain(
         orphan_gone.close()
         request = {
             "training": section.model_dump(mode="json"),
-            "tokens": str(tokens),
+            "tokens": asdict(tokens) if isinstance(tokens, Stored) else str(tokens),
             "work": str(work),
             "checkpoints": checkpoints or str(work),
             "checkpoint": str(checkpoint),
@@ -131,6 +135,7 @@ def pretrain(
         threads=section.threads,
         parameters=section.model.parameters(opened.vocab_size),
         tokens_seen=section.tokens,
+        domains={name: asdict(each) for name, each in order.drawn(section.steps).items()},
     )
     return interrupted
 

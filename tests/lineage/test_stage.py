@@ -476,6 +476,23 @@ def test_on_pins_only_what_the_work_reads_is_fetched(project: Project) -> None:
     assert run_pinned_with(project, work, reads={"words": ["small"]})[0] is Outcome.RAN
 
 
+def test_on_pins_what_the_work_reads_from_the_store_itself_is_not_fetched_and_is_attested_all_the_same(
+    project: Project,
+) -> None:
+    artifact = project.store.put(project.root / "words")
+
+    def work(section: Shout, task: Task) -> None:
+        assert task.inputs == {}
+        assert not (project.root / "pod" / "work" / task.key / "inputs").exists()
+        for name, path in task.outputs.items():
+            (path / name).write_bytes(task.store.read_member(task.digests["words"], ""))
+
+    made = run_pinned_with(project, work, reads={"words": ()})[1]
+    found = attestation.maker(project.store, made["loud"])
+    assert found
+    assert found.inputs == {"words": artifact.digest}
+
+
 def test_two_runs_of_one_stage_do_not_work_at_once(project: Project) -> None:
     def nested(section: Shout, task: Task) -> None:
         with pytest.raises(StageError, match=f"process {os.getpid()} is running this stage"):
