@@ -23,8 +23,8 @@ def section(report: Path) -> list[dict[str, Any]]:
     """The `plots` of dvc.yaml, over the tables of the report artifact."""
     training, development = str(report / "training.csv"), str(report / "development.csv")
     drawn = [
-        ("loss", training, "loss", "Training loss, nats per token", "cairn"),
-        ("development", development, "bits_per_byte", "Development split, bits per byte", "cairn_domains"),
+        ("loss", training, "loss", "Training loss, nats per predicted token", "cairn"),
+        ("development", development, "score", "Development split, bits per byte or masked loss", "cairn_domains"),
         ("gradient_norm", training, "grad_norm", "Gradient norm, before clipping", "cairn"),
         ("learning_rate", training, "lr", "Learning rate", "cairn"),
     ]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from cairn.errors import WRONG_PLACE, ArtifactError, StoreError
+from cairn.errors import FULL_DISK, ArtifactError, StoreError
 from cairn.lineage.artifact import written_aside
 from cairn.lineage.filesystem import attempt, open_url, shown
 from cairn.lineage.hashing import hash_file
@@ -104,12 +104,18 @@ class Cache:
         if remote is None:
             raise ArtifactError(f"tokens.json: knows no file {name}: the tokens artifact is incomplete")
         path = self.folder / remote.sha256[:2] / f"{remote.sha256}{PurePosixPath(name).suffix}"
-        with _alone(path):
-            if path.exists() and hash_file(path, md5=False).sha256 != remote.sha256:
-                print(f"{path}: was damaged, {remote.name} is fetched again", file=sys.stderr, flush=True)
-                path.unlink()
-            if not path.exists():
-                _fetch(remote, path)
+        try:
+            with _alone(path):
+                if path.exists() and hash_file(path, md5=False).sha256 != remote.sha256:
+                    print(f"{path}: was damaged, {remote.name} is fetched again", file=sys.stderr, flush=True)
+                    path.unlink()
+                if not path.exists():
+                    _fetch(remote, path)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
+            said = f"{error.filename or path}: {error.strerror}"
+            raise ArtifactError(f"{said}: name another folder for the cache of tokens, or remove this one") from None
         self._sound[name] = path
         return path
 
@@ -172,15 +178,7 @@ def _read(url: str) -> bytes:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Be the only one at a file of the folder. The lock is let go by the system when a process dies."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_name(f".{path.name}.lock"), "wb")  # noqa: SIM115
-    except OSError as error:
-        if error.errno not in WRONG_PLACE:
-            raise
-        raise ArtifactError(
-            f"{error.filename}: {error.strerror}: name another folder for the cache of tokens"
-        ) from None
-    with lock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-PHASES = ("start", "data", "forward and backward", "gather", "optimizer", "evaluate", "save", "end")
-"""In the order of a step."""
+PHASES = ("start", "data", "forward and backward", "gather", "optimizer", "evaluate", "scored", "save", "end")
+"""In the order of a step; all but the first process may have nothing to evaluate, and wait for it in `scored`."""
 FIRST_STEP = 3  # times as long as later: kernels are compiled in it, and all files are cold
 
 
@@ -76,7 +76,7 @@ class Heart:
         return self
 
     def at(self, phase: str, step: int | None = None) -> None:
-        """Say where the loop is. Costs two attributes."""
+        """Say where the loop is, in which step (from 0): what follows a step is part of it. Costs two attributes."""
         self.steps += phase == "optimizer"
         self.step = self.step if step is None else step
         self.phase = PHASES.index(phase)

@@ -52,8 +52,11 @@ class Watch:
         self.launch = launch
 
     def superseded(self) -> bool:
-        """Whether another launcher came after ours."""
-        return self.path.read_text() != self.launch
+        """Whether another launcher came after ours, or somebody took the lease away."""
+        try:
+            return self.path.read_text() != self.launch
+        except FileNotFoundError:
+            return True
 
     def stale(self) -> bool:
         """Whether the launcher is gone."""

@@ -26,6 +26,8 @@ def live(path: Path, watch: lease.Watch, stop: Stop) -> int:
             step = trainer.checkpoints.newest if trainer else None
             said = "before the first checkpoint" if step is None else f"at the last checkpoint, step {step}"
             tell(run.work, {"outcome": "stopped", "step": step or 0, "message": f"stopped {said}"})
+        if first and not stop.signalled and _in_group():
+            _end_group()  # torchrun does not know that the launcher is gone, and would start it again
 
     stop.last_word = last_word
     # A trainer of a killed launcher may be ahead of us; it ends when it finds that the lease is no longer its own.
@@ -61,8 +63,16 @@ def _failed(run: Run, message: str) -> int:
     with suppress(OSError):
         tell(run.work, {"outcome": "failed", "message": message})
     print(f"error: {message}", file=sys.stderr, flush=True)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        # torchrun starts a group again, whatever it ended of. Asked to end, it ends the group.
+    if _in_group():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.kill(os.getppid(), signal.SIGTERM)
+        _end_group()
     return EXIT_BAD_INPUT
+
+
+def _in_group() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _end_group() -> None:
+    """torchrun starts a group again, whatever it ended of. Asked to end, it ends the group."""
+    os.kill(os.getppid(), signal.SIGTERM)

@@ -131,19 +131,25 @@ class InProgress:
             accept: takes a manifest in the first process; raises ValueError when what belongs to it is lost.
 
         Raises:
-            StageError: the newest was made for something else, whose first differences are named.
+            StageError: the newest was made for something else, whose first differences are named; or none holds
+                numbers only, which is known when the state was overwritten already.
             StoreError: the place cannot be reached.
         """
-        folders = self._shared(self._folders)
+        folders, overwritten = self._shared(self._folders), False
         for folder in reversed(folders):
             try:
                 manifest = self._sound(folder, state, accept)
+                overwritten = True
                 self._read(folder, manifest, dict(state))
             except ValueError as error:
                 self._say(f"checkpoint {folder} is passed over: {error}")
                 continue
             self.newest = int(manifest["step"])
             return manifest, dict(state)
+        if overwritten:
+            raise StageError(
+                f"{self.place.url}: no checkpoint is left that holds numbers: move them away to begin anew"
+            )
         if folders:
             self._say("no checkpoint is left: training begins at step 0")
         return None

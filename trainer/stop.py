@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,10 @@ class Stop:
         self.grace = grace
         self.look = look
         self.every = every
-        self.asked = False
+        self.asked = self.signalled = False
+        """Whether to end, and whether a signal said so."""
+        self.blind = False
+        """Whether the last look failed."""
         self.last_word: Callable[[], None] = lambda: None
         """What to do before the process is ended."""
         # A handler runs between two lines of Python, which a collective or a compiler may put off for minutes; what
@@ -43,9 +47,21 @@ class Stop:
     def _listen(self) -> None:
         while not self.asked:
             ready, _, _ = select.select([self.heard], [], [], self.every)
-            self.asked = (bool(ready) and signal.SIGTERM in self.heard.recv(64)) or self.look()
+            self.signalled = bool(ready) and signal.SIGTERM in self.heard.recv(64)
+            self.asked = self.signalled or self._looked()
         time.sleep(self.grace)
         try:
             self.last_word()
         finally:
             os._exit(1)
+
+    def _looked(self) -> bool:
+        """What `look` says. A look that fails, as on a file system that is gone for a while, is told once and is no
+        reason to end; signals are heard all the same."""
+        try:
+            asked, self.blind = self.look(), False
+        except OSError as error:
+            if not self.blind:
+                print(f"pretrain: cannot tell whether the launcher is there: {error}", file=sys.stderr, flush=True)
+            asked, self.blind = False, True
+        return asked

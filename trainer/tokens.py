@@ -103,9 +103,12 @@ class Runs:
 class Split:
     """One split of a tokens artifact: its shards, read as one stream."""
 
-    def __init__(self, locate: Locate, name: str, dtype: np.dtype[Any], shards: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self, locate: Locate, name: str, dtype: np.dtype[Any], shards: Sequence[dict[str, Any]], vocab_size: int
+    ) -> None:
         self.name = name
         self.dtype = dtype
+        self._vocab_size = vocab_size
         self.shards = tuple(str(shard["name"]) for shard in shards)
         self._locate = locate
         sizes = [(int(shard["tokens"]), int(shard["documents"])) for shard in shards]
@@ -133,7 +136,7 @@ class Split:
     def gather(self, pieces: tuple[Ids, Ids, Ids, Ids], out: npt.NDArray[Any]) -> None:
         """Read what `Runs.pieces` tells into (n, width), in the dtype of the shards.
 
-        Raises ArtifactError when a shard is cut short or cannot be read.
+        Raises ArtifactError when a shard is cut short, cannot be read or holds ids beyond the vocabulary.
         """
         which, column, start, length = pieces
         shard = np.searchsorted(self.starts, start, side="right") - 1
@@ -153,6 +156,10 @@ class Split:
                 raise ArtifactError(f"{file.path}: cannot be read: {error.strerror}") from None
             if got != wanted:
                 self._go_on(file, part, begin, got)
+        filled = np.zeros(len(out), bool)
+        filled[which] = True
+        if int((out if filled.all() else out[filled]).max(initial=0)) >= self._vocab_size:
+            raise self._beyond(pieces, out)
 
     def read(self, start: int, stop: int) -> Ids:
         """Tokens [start, stop) of the stream, as int64."""
@@ -228,6 +235,19 @@ class Split:
     def _opened(self, shard: int) -> "_File":
         return _File(self._locate(f"{self.shards[shard]}.bin"))
 
+    def _beyond(self, pieces: tuple[Ids, Ids, Ids, Ids], out: npt.NDArray[Any]) -> ArtifactError:
+        """What to say where the model has no row for an id: looking it up would end in an IndexError, or a trap."""
+        for row, column, start, length in zip(*(part.tolist() for part in pieces), strict=True):
+            odd = np.flatnonzero(out[row, column : column + length] >= self._vocab_size)
+            if len(odd):
+                shard = int(np.searchsorted(self.starts, start, side="right")) - 1
+                path, at = self._locate(f"{self.shards[shard]}.bin"), start + int(odd[0]) - int(self.starts[shard])
+                return ArtifactError(
+                    f"{path}: token {at} has id {out[row, column + odd[0]]}, tokens.json says vocab_size "
+                    f"{self._vocab_size}: the shard is corrupt, or of another tokenizer: run the tokenize stage again"
+                )
+        raise AssertionError("no piece has such an id")
+
     def _go_on(self, file: "_File", memory: memoryview, begin: int, got: int) -> None:
         """Read on where a read came back early, as it may for a signal; at the file's end there is nothing."""
         while got < len(memory):
@@ -298,8 +318,9 @@ class Tokens:
             if said["format"] != FORMAT:
                 raise ArtifactError(f"{name}: is of format {said['format']!r}; this trainer reads {FORMAT}")
             dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[said["dtype"]])
-            splits = {split: Split(locate, split, dtype, said["splits"][split]["shards"]) for split in SPLITS}
             vocab_size, end_of_text, mask = int(said["vocab_size"]), int(said["end_of_text"]), said.get("mask")
+            listed = {split: said["splits"][split]["shards"] for split in SPLITS}
+            splits = {split: Split(locate, split, dtype, shards, vocab_size) for split, shards in listed.items()}
             beyond = [one for one in (end_of_text, mask) if one is not None and not 0 <= one < vocab_size]
             if beyond:
                 raise ArtifactError(f"{name}: a special token has id {beyond[0]}, beyond vocab_size {vocab_size}")

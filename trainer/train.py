@@ -18,7 +18,7 @@ from trainer.beginning import weights
 from trainer.cache import Stored
 from trainer.checkpoint import save_weights, weights_of
 from trainer.evaluate import CutShortError, Development
-from trainer.guard import Guard, check_numbers, report, rows_to_blame
+from trainer.guard import Guard, report, rows_to_blame
 from trainer.heart import Heart
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
 from trainer.loader import Loader
@@ -166,7 +166,7 @@ class Trainer:
         if self.step < recipe.steps:
             self._keep(log)
         self.checkpoints.wait()
-        self.heart.at("end", self.step)
+        self.heart.at("end", self.step - 1)
         if self.step < recipe.steps:
             if self.first:
                 self._tell("reached", speed.summary())
@@ -214,19 +214,21 @@ class Trainer:
         """Add scores on the development split to a log line; False when some process was asked to stop meanwhile."""
         scores: dict[str, float] = {}
         cut = False
+        self.heart.at("evaluate", self.step - 1)
         try:
             if self.development:
                 with speed.evaluating():
                     scores = self._scored(self.development)
         except CutShortError:
             cut = True
+        self.heart.at("scored")
         cut = self.parallel.any(cut)
         self.unfinished = line if cut else None
         line |= scores
         return not cut
 
     def _asked_meanwhile(self) -> bool:
-        self.heart.at("evaluate", self.step)
+        self.heart.at("evaluate")
         # Where the model is spread, a batch takes all processes, so that all must leave it out.
         return self.parallel.any(self.stop.asked) if self.parallel.mesh else self.stop.asked
 
@@ -280,7 +282,6 @@ class Trainer:
         self.model.load_state_dict(weights)
         self.optimizers.load(state)
         self.guard.load(state)
-        check_numbers(state, f"the checkpoint of step {manifest['step']}")
         self.kept = dict(manifest["kept"])
         self.unfinished = manifest["line"]
         if self.first:
@@ -299,7 +300,7 @@ class Trainer:
 
     def _keep(self, log: TrainingLog | None) -> None:
         """Begin to write a checkpoint in progress."""
-        self.heart.at("save", self.step)
+        self.heart.at("save", self.step - 1)
         logged, facts = b"", {}
         if log:
             facts = {"log": log.settle(), "kept": dict(self.kept), "line": self.unfinished}
@@ -308,7 +309,7 @@ class Trainer:
 
     def _keep_for_good(self, log: TrainingLog | None) -> None:
         """Write a state that becomes part of the artifacts."""
-        self.heart.at("save", self.step)
+        self.heart.at("save", self.step - 1)
         state = gathered(self.state(), keep=self.first)
         if log:
             kept = self.run.work / "kept"

@@ -1,19 +1,24 @@
-"""`cairn generate`: let a model go on with a text."""
+"""`cairn generate`: let a model go on with a text, or fill in the mask tokens of one."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cairn.cli.output import AsJson, print_json
 from cairn.errors import ArtifactError, SourceError
 
+if TYPE_CHECKING:
+    from components.evaluate.filling import Filling
+
+GUESSES = 5  # told of a mask token
 SEEDS = 2**63 - 1  # the largest that torch takes
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The beginning; `-` reads it from stdin.")] = "",
+    prompt: Annotated[str, typer.Argument(help="The beginning, or text with mask tokens; `-`: from stdin.")] = "",
     model: Annotated[
         Path | None,
         typer.Option(help="A Hugging Face directory, or a checkpoint. Default: artifacts/model, or the checkpoint."),
@@ -24,7 +29,7 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Of the draws: the same seed gives the same text.")] = 0,
     json: AsJson = False,
 ) -> None:
-    """Continue a text, token by token. A base model does not answer: it goes on."""
+    """Continue a text, token by token. A base model does not answer: it goes on; one of masked tokens fills them in."""
     folder = model or _default()
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder: name a model with --model")
@@ -34,9 +39,13 @@ def generate(
         prompt = _text(prompt.encode("utf-8", "surrogateescape"), "the prompt")
     from cairn.resources import Resources
     from components.evaluate.continuation import load
+    from components.evaluate.filling import Filling
     from components.report.markup import visible
 
     loaded = load(folder, Resources.from_environment().workers)
+    if isinstance(loaded, Filling):
+        _fill(loaded, prompt, top_k, str(folder), json)
+        return
     length = len(loaded.encode(prompt))
     if length > loaded.context:
         print(f"the prompt has {length} tokens; the model sees the last {loaded.context}", file=sys.stderr)
@@ -53,6 +62,22 @@ def generate(
         print_json({**said, "tokens": [token for token, _ in written], "seed": seed})
     else:
         print()
+
+
+def _fill(model: "Filling", prompt: str, top_k: int, folder: str, json: bool) -> None:
+    """Print the text with the likeliest tokens in it, and on a line for each mask token what else may stand there."""
+    from components.report.markup import visible
+
+    guesses = model.fill(prompt, min(top_k or GUESSES, GUESSES))
+    first, *rest = prompt.split(model.written)
+    filled = first + "".join(one[0].text + part for one, part in zip(guesses, rest, strict=True))
+    if json:
+        masks = [[asdict(guess) for guess in one] for one in guesses]
+        print_json({"model": folder, "prompt": prompt, "text": filled, "masks": masks})
+        return
+    print(visible(filled) if sys.stdout.isatty() else filled)
+    for number, one in enumerate(guesses, 1):
+        print(f"{number}: " + ", ".join(f"{guess.text!r} {guess.probability:.1%}" for guess in one), file=sys.stderr)
 
 
 def _text(data: bytes, place: str) -> str:

@@ -100,6 +100,8 @@ class Task:
     """Source objects that the work read, which no stage made."""
     sources: dict[str, Any] = field(default_factory=dict)
     """What is said of the sources of those objects, by the name of each."""
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+    """What to do once the outputs are attested, such as letting go of work in progress that lies elsewhere."""
 
 
 class Outcome(Enum):
@@ -298,6 +300,8 @@ class _Run:
             resources=self.resources,
             sources=task.sources,
         )
+        for each in task.afterwards:
+            each()
         return {name: artifact.digest for name, artifact in made.items()}, interrupted
 
     def end(self, made: Mapping[str, str], interrupted: BaseException | None) -> None:

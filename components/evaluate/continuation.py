@@ -19,18 +19,14 @@ from torch import Tensor
 
 from cairn.errors import ArtifactError
 from components.evaluate.bits import Scorer
+from components.evaluate.filling import Filling
+from components.evaluate.masked import mask_token
 from trainer.checkpoint import load_checkpoint
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 
 COLDEST = (
     1e-300  # temperature below which a logit divided by it may overflow; the likeliest token is certain long before
-)
-
-
-NOT_CAUSAL = (
-    "{}: this model guesses masked tokens from both sides and cannot go on with a text: transformers' pipeline "
-    '"fill-mask" fills them in, as the model card shows; to generate, name a model that learnt the next token (--model)'
 )
 
 
@@ -80,27 +76,38 @@ class Continuation:
                 window = window[-max(1, self.context // 2) :]
 
 
-def load(folder: Path, threads: int) -> Continuation:
-    """Load a checkpoint artifact (the tokenizer is beside it, as in a project), or any Hugging Face directory.
+def load(folder: Path, threads: int) -> Continuation | Filling:
+    """Load a checkpoint artifact (the tokenizer is beside it, as in a project), or any Hugging Face directory; a model
+    that guesses masked tokens can only fill them in.
 
-    Raises ArtifactError when it is neither, damaged, or guesses masked tokens.
+    Raises ArtifactError when it is neither, or damaged.
     """
     if not (folder / "checkpoint.json").exists():
         scorer = Scorer(folder, threads)
         if scorer.masked:
-            raise ArtifactError(NOT_CAUSAL.format(folder))
+            mask = mask_token(folder, scorer.tokenizer)
+            exported: Any = scorer.model
+            return Filling(
+                lambda ids: exported(ids).logits.float(), scorer.tokenizer, scorer.context, scorer.end_of_text, mask
+            )
         return Continuation(_Exported(scorer.model), scorer.tokenizer, scorer.context, scorer.end_of_text)
     torch.set_num_threads(threads)
     manifest, weights = load_checkpoint(folder)
     shape = ModelShape.model_validate_json(json.dumps(manifest["model"]))
-    if not shape.causal:
-        raise ArtifactError(NOT_CAUSAL.format(folder))
     model = Transformer(shape, manifest["vocab_size"])
     try:
         model.load_state_dict(weights)
     except RuntimeError:
         raise ArtifactError(f"{folder}: its weights are not those of the model that it describes") from None
     tokenizer = _tokenizer(folder.parent / "tokenizer" / "tokenizer.json", manifest)
+    if not shape.causal:
+        return Filling(
+            lambda ids: model.logits(model.hidden(ids)),
+            tokenizer,
+            shape.context,
+            manifest["end_of_text"],
+            manifest["mask"],
+        )
     return Continuation(_Trained(model), tokenizer, shape.context, manifest["end_of_text"])
 
 

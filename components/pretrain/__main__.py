@@ -1,5 +1,6 @@
 """The command-line door."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
     """Launch the trainer and wait for it."""
     from cairn.lineage.attestation import BEGINNING
     from cairn.lineage.statement import Resource
-    from components.pretrain.launch import pretrain
+    from components.pretrain.launch import let_go, pretrain
     from trainer.cache import Stored
 
     if section.init_from:
@@ -25,6 +26,9 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
         task.objects.append(Resource("init_from", section.init_from.sha256, annotations=noted))
 
     place, cache = task.resources.checkpoints, task.resources.cache
+    if place:
+        place = f"{place.rstrip('/')}/{task.key}"
+        task.afterwards.append(partial(let_go, place))
     tokens: Path | Stored
     if "tokens" in task.inputs:
         tokens = task.inputs["tokens"]
@@ -40,7 +44,7 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
         resources=task.resources,
         name=task.key[:12],
         facts=task.facts,
-        checkpoints=f"{place.rstrip('/')}/{task.key}" if place else None,
+        checkpoints=place,
     )
 
 

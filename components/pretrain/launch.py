@@ -18,13 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cairn.errors import AT_ONCE, StageError
+from cairn.errors import AT_ONCE, StageError, StoreError, one_line
 from cairn.lineage.artifact import remove, written_aside
 from cairn.progress import pass_on, relayed
 from cairn.resources import Resources
 from trainer import lease
 from trainer.cache import Stored
 from trainer.layout import mesh_of
+from trainer.place import Place
 from trainer.preflight import beyond, check, outlook
 from trainer.recipe import Training
 from trainer.tokens import Tokens
@@ -138,6 +139,16 @@ def pretrain(
         domains={name: asdict(each) for name, each in order.drawn(section.steps).items()},
     )
     return interrupted
+
+
+def let_go(checkpoints: str) -> None:
+    """Remove what a run that is done left at its `checkpoints`. Where that fails, it says so: nothing counts on it."""
+    folder, _, name = checkpoints.rpartition("/")
+    try:
+        Place(folder).drop(name)
+    except (OSError, StoreError) as error:
+        said = f"{one_line(error)}: the checkpoints in progress stay there, and are of no more use"
+        print(f"pretrain: {said}", file=sys.stderr, flush=True)
 
 
 def _run_job(

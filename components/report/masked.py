@@ -70,7 +70,8 @@ def section(scores: MaskedScores, most: int) -> Markup:
             tag(
                 "figcaption",
                 "Intervals are of the choice of held-out documents (drawn with replacement), not of the seed of "
-                "training. In a document the same tokens are masked for every model.",
+                "training. Which tokens of a document are masked follows from its text, the tokenizer and the "
+                "seed of evaluate alone.",
                 f" {plural(hidden, 'smaller domain is', 'smaller domains are')} not shown." if hidden > 0 else "",
             ),
         ),

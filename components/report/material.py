@@ -33,6 +33,7 @@ MADE_BY = {
     "scores": "evaluate",
 }
 DEVELOPMENT = ("development_bits_per_byte.", "development_masked_loss_15.")
+BY_DOMAIN = "loss."
 COLUMNS = ("tokens", "loss", "lr", "grad_norm")
 MOST_STEPS = 10**12
 
@@ -214,6 +215,10 @@ class Log:
     development: dict[str, dict[int, float]]
     """Domain to bits per byte, or of a masked model to the loss at 15 %, by the index of the logged step, where it was
     measured."""
+    by_domain: dict[str, dict[int, float]]
+    """Domain to training loss, likewise; empty where there is one domain."""
+    skipped: int | None
+    """Steps that were left out because they stood out; None where none ever is."""
 
 
 @dataclass(frozen=True)
@@ -325,6 +330,8 @@ def _log(path: Path) -> Log:
     steps: list[int] = []
     columns: dict[str, list[float]] = {name: [] for name in COLUMNS}
     development: dict[str, dict[int, float]] = {}
+    by_domain: dict[str, dict[int, float]] = {}
+    skipped: int | None = None
     for index, line in enumerate(lines):
         try:
             row = _line(line)
@@ -337,10 +344,13 @@ def _log(path: Path) -> Log:
             ) from None
         if len(row) > 1 + len(COLUMNS):
             for name, value in row.items():
-                kind = next((prefix for prefix in DEVELOPMENT if name.startswith(prefix)), None)
+                kind = next((prefix for prefix in (*DEVELOPMENT, BY_DOMAIN) if name.startswith(prefix)), None)
                 if kind is not None and math.isfinite(_number(value)):
-                    development.setdefault(name.removeprefix(kind), {})[index] = _number(value)
-    return Log(steps, **columns, development=development)
+                    into = by_domain if kind == BY_DOMAIN else development
+                    into.setdefault(name.removeprefix(kind), {})[index] = _number(value)
+                elif name == "skipped" and math.isfinite(_number(value)):
+                    skipped = int(value)
+    return Log(steps, **columns, development=development, by_domain=by_domain, skipped=skipped)
 
 
 def _step(value: Any, before: int) -> int:

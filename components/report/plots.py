@@ -1,7 +1,8 @@
 """The tables that `dvc plots` draws runs from, side by side: it reads CSV, not the JSON lines of a training log.
 
 training.csv      step, loss, learning rate and gradient norm of the logged steps; of a long run, those that matter
-development.csv   bits per byte on the development split: one row for each domain and step at which it was scored
+development.csv   bits per byte on the development split, or the loss of masked tokens: one row for each domain and step
+                  at which it was scored
 """
 
 import csv
@@ -30,8 +31,7 @@ def training(log: Log) -> str:
 
 def development(material: Material, most: int) -> str:
     """What was measured on the `most` domains that have most held-out text; of many steps, evenly spaced ones."""
-    # The loss of masked tokens is in nats: the column is not for it.
-    measured = [] if material.masked else by_size(material)[:most]
+    measured = by_size(material)[:most]
     steps = sorted({row for _, found in measured for row in found})
     kept = {*steps[:: max(1, len(steps) // BUCKETS)], *steps[-1:]}
     lines = []
@@ -39,7 +39,7 @@ def development(material: Material, most: int) -> str:
         # DVC writes values into a script as they are, and `</script>` would end it.
         safe = re.sub(r"[^\w .:/+-]", "_", name)
         lines += [(_written(material.log.steps[row]), safe, _written(found[row])) for row in found if row in kept]
-    return _csv(("step", "domain", "bits_per_byte"), lines)
+    return _csv(("step", "domain", "score"), lines)
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -11,6 +11,8 @@ MASKED = (
     "The beginning of held-out documents, in which some tokens were masked: marked is the token that the model held "
     "for the likeliest, and struck out beside it, where it is another, what was there."
 )
+NONE = "There are none: evaluate.prompts is 0, or the leak filter left no document."
+BREAK = "↵"
 CHARACTERS = 4000  # of a prompt or a continuation that are shown
 
 
@@ -23,7 +25,7 @@ def section(samples: list[Sample | MaskedSample], most: int) -> Markup:
         ordered.append((turns[sample.domain], place, sample))
     chosen = [sample for _, _, sample in sorted(ordered, key=lambda item: item[:2])[:most]]
     if not chosen:
-        return tag("section", tag("h2", "Samples"), tag("p", "No continuation was asked for."))
+        return tag("section", tag("h2", "Samples"), tag("p", NONE))
     rest = len(samples) - len(chosen)
     more = f" {plural(rest, 'more is', 'more are')} in samples.json of the scores artifact." if rest else ""
     return tag(
@@ -55,8 +57,12 @@ def _text(sample: Sample | MaskedSample) -> list[Markup]:
 def _piece(piece: Piece) -> Markup:
     if piece.was is None:
         return tag("bdi", _cut(piece.text))
-    guess = tag("mark", tag("bdi", _cut(piece.guess)))
-    return guess if piece.guess == piece.was else join([guess, tag("s", tag("bdi", _cut(piece.was)))])
+    # A line break is seen as a token; one that was not there breaks no line.
+    was = piece.was.replace("\n", f"{BREAK}\n")
+    if piece.guess == piece.was:
+        return tag("mark", tag("bdi", _cut(was)))
+    guess = piece.guess.replace("\n", BREAK)
+    return join([tag("mark", tag("bdi", _cut(guess))), tag("s", tag("bdi", _cut(was)))])
 
 
 def _cut(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Training: loss, how the development split is scored, learning rate and gradient norm over the steps."""
+"""Training: loss, also by domain, how the development split is scored, learning rate and gradient norm by step."""
 
 import math
 from bisect import bisect_left, insort
@@ -12,10 +12,10 @@ from components.report.svg import Scale, curve, dot, label, near, shortened, svg
 from components.report.table import Column, table
 from components.report.wording import bits, plural, significant, whole
 
-LINES = 6  # development domains drawn: more cannot be told apart
+LINES = 6  # domains drawn: more cannot be told apart
 ROWS = 12  # of the table
 READ = 400  # logged steps that the pointer can rest on; the drawing itself has all
-DOTS = 60  # development scores of a line up to which each has its dot
+DOTS = 60  # scores of a line up to which each has its dot
 FEW = 24  # logged steps up to which each has its dot: a line through one or two would hardly be seen
 UNIT = 2**60  # to one of a measured value
 SMOOTHED = 60  # logged steps from which on smoothing helps the eye
@@ -50,28 +50,28 @@ Domains = Sequence[tuple[str, Mapping[int, float]]]
 def section(material: Material) -> Markup:
     """The section of the page."""
     log = material.log
-    domains = by_size(material)
-    shown = domains[:LINES]
+    names = _domains(material)
+    shown = by_size(material)[:LINES]
     if not log.steps:
         return tag("section", tag("h2", "Training"), tag("p", "The training log has no line."))
-    panels = _panels(log, shown, material)
+    panels = _panels(log, material)
     drawn = [_drawing(panels, material, wide=wide) for wide in (True, False)]
     legend = tag(
         "ul",
         *(
-            tag("li", tag("span", class_=f"key d{index}"), breakable(name), f" {bits(measured[max(measured)])}")
-            for index, (name, measured) in enumerate(shown)
+            tag("li", tag("span", class_=f"key d{index}"), breakable(name), _latest(log.development.get(name)))
+            for index, name in enumerate(names[:LINES])
         ),
         class_="legend",
     )
-    hidden = len(domains) - LINES
+    hidden = len(names) - LINES
     below = [
         "Thin: every logged step; where many share a pixel, their first, lowest, highest and last. "
         if len(log.steps) > 1
         else "The run has one logged step. ",
         "Thick: smoothed. " if len(log.steps) >= SMOOTHED else "",
         f"{plural(hidden, 'smaller domain is', 'smaller domains are')} not drawn. " if hidden > 0 else "",
-        "" if domains else "No development split was scored: ingest.split.development is 0, or drew no document. ",
+        "" if shown else "No development split was scored: ingest.split.development is 0, or drew no document. ",
         _gaps(log),
     ]
     return tag(
@@ -82,7 +82,7 @@ def section(material: Material) -> Markup:
             "figure",
             tag("p", _reading(log, shown, len(log.steps) - 1, material), class_="readout", id="training-readout"),
             *drawn,
-            legend if domains else Markup(""),
+            legend if names else Markup(""),
             tag("figcaption", *below),
         ),
         tag("details", tag("summary", "All numbers of this figure, at a few steps"), _table(log, shown, material)),
@@ -105,6 +105,9 @@ def _lead(material: Material) -> str:
             f"{significant(losses[0])}, and a guess among {whole(material.tokens.vocab_size)} tokens costs "
             f"{significant(math.log(material.tokens.vocab_size))}."
         )
+    if material.log.skipped is not None:
+        skipped = plural(material.log.skipped, "step was", "steps were")
+        said += f" {skipped} left out, because loss or gradient norm stood out (pretrain.skip)."
     return said
 
 
@@ -114,7 +117,19 @@ def by_size(material: Material) -> Domains:
     return sorted(material.log.development.items(), key=lambda item: (-sizes.get(item[0], 0), item[0]))
 
 
-def _panels(log: Log, domains: Domains, material: Material) -> list[Panel]:
+def _domains(material: Material) -> list[str]:
+    """All domains that something is drawn of, in the order of their colours."""
+    sizes = material.sizes
+    scored = [name for name, _ in by_size(material)]
+    others = material.log.by_domain.keys() - material.log.development.keys()
+    return [*scored, *sorted(others, key=lambda name: (-sizes.get(name, 0), name))]
+
+
+def _latest(measured: Mapping[int, float] | None) -> str:
+    return f" {bits(measured[max(measured)])}" if measured else ""
+
+
+def _panels(log: Log, material: Material) -> list[Panel]:
     rows = range(len(log.steps))
 
     def noisy(values: Sequence[float], kind: str) -> list[Line]:
@@ -124,12 +139,19 @@ def _panels(log: Log, domains: Domains, material: Material) -> list[Panel]:
 
     per = "masked token" if material.masked else "token"
     panels = [Panel(f"Training loss, nats per {per}", 1.0, noisy(log.loss, "accent"), log=True)]
-    if domains:
-        # Measured every so many steps: the steps between are no gaps.
+    # Not every step has text of every domain, and few are scored: the steps between are no gaps.
+    drawn = list(enumerate(_domains(material)[:LINES]))
+    trained = [(index, log.by_domain[name]) for index, name in drawn if name in log.by_domain]
+    scored = [(index, log.development[name]) for index, name in drawn if name in log.development]
+    if trained:
         lines = [
-            Line(list(measured), list(measured.values()), f"d{index}", dots=len(measured) <= DOTS)
-            for index, (_, measured) in enumerate(domains)
+            Line(list(told), _smoothed(list(told.values())), f"d{index}", dots=len(told) <= FEW)
+            for index, told in trained
         ]
+        smoothed = ", smoothed" if max(len(told) for _, told in trained) >= SMOOTHED else ""
+        panels.append(Panel(f"Training loss by domain{smoothed}, nats per {per}", 0.62, lines, log=True))
+    if scored:
+        lines = [Line(list(told), list(told.values()), f"d{index}", dots=len(told) <= DOTS) for index, told in scored]
         panels.append(Panel(f"Development split, {material.development_unit}", 0.62, lines, log=True))
     panels.append(Panel("Learning rate", 0.34, [Line(rows, log.lr, "plain", dots=len(rows) <= FEW)], zero=True))
     panels.append(Panel("Gradient norm, before clipping", 0.44, noisy(log.grad_norm, "plain"), log=True))
@@ -137,9 +159,8 @@ def _panels(log: Log, domains: Domains, material: Material) -> list[Panel]:
 
 
 def drawing(material: Material) -> tuple[Markup, list[str]]:
-    """The wide drawing of a log that has a line, and the names of the development domains in it, d0 to d5."""
-    shown = by_size(material)[:LINES]
-    return _drawing(_panels(material.log, shown, material), material, wide=True), [name for name, _ in shown]
+    """The wide drawing of a log that has a line, and the names of the domains in it, d0 to d5."""
+    return _drawing(_panels(material.log, material), material, wide=True), _domains(material)[:LINES]
 
 
 def _drawing(panels: Sequence[Panel], material: Material, *, wide: bool) -> Markup:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,24 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
     _, said = launch(tmp_path, **LONG)
     assert f"resuming at step {stopped[1]}" in said
     assert made(tmp_path) == made(long)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_run_that_is_asked_to_stop_while_it_compiles_ends_in_time_and_is_not_started_again(tmp_path: Path) -> None:
+    slow = {"CAIRN_GRACE": "3", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "nothing is compiled yet")}
+    process = start(tmp_path, 1, slow, compile=True, mode="fast")
+    while not running(tmp_path, "cc1plus"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert re.search(r"stopped (before the first checkpoint|at step \d+, checkpoint written)", said), said
+    assert "Traceback" not in said
+    assert time.monotonic() - began < 30
+    assert not running(tmp_path, "-m\0trainer")
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_a_lost_log_comes_back(

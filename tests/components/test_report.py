@@ -416,7 +416,7 @@ def test_without_development_compressors_filtered_text_or_samples_the_page_says_
     read_page = Page(draw(files, tmp_path))
     assert "No development split was scored" in read_page.root.text
     assert "No compressor was run on this text." in read_page.root.text
-    assert "No continuation was asked for." in read_page.root.text
+    assert "There are none: evaluate.prompts is 0, or the leak filter left no document." in read_page.root.text
     assert read_page.key_figure("Bits per byte") == [
         "1.102",
         "held-out text",

@@ -55,10 +55,10 @@ def test_development_scores_are_told_by_domain_and_cannot_end_the_script_that_dv
         ("500", "_/script__b_"),
     ]
     logged = {line["step"]: line for line in files.log if isinstance(line, dict)}
-    assert float(found[0]["bits_per_byte"]) == logged[250]["development_bits_per_byte.code"]
+    assert float(found[0]["score"]) == logged[250]["development_bits_per_byte.code"]
 
 
 def test_without_a_development_split_there_is_the_heading_alone(tmp_path: Path) -> None:
     files = Files(20)
     files.log = training_log(20, 10, ())
-    assert development(files.material(tmp_path), most=12) == "step,domain,bits_per_byte\n"
+    assert development(files.material(tmp_path), most=12) == "step,domain,score\n"

@@ -17,7 +17,7 @@ from cairn.errors import ArtifactError, SourceError, StageError, StoreError
 from cairn.lineage import attestation, environment, signing
 from cairn.lineage.artifact import digest_of, read_artifact
 from cairn.lineage.model_signature import verify_model
-from cairn.lineage.stage import Component, Note, Outcome, Task, run_pinned, run_stage
+from cairn.lineage.stage import Component, Note, Outcome, Task, run_pinned, run_stage, trusted
 from cairn.lineage.store import Store, records
 from cairn.recipe import Section
 from cairn.resources import Resources
@@ -90,6 +90,24 @@ def test_a_stage_runs_once_and_is_then_up_to_date(project: Project) -> None:
     assert project.loud() == "HELLO "
     assert project.run(never) is Outcome.UP_TO_DATE
     assert list((project.root / ".cairn" / "work").iterdir()) == []
+
+
+def test_what_is_to_be_done_afterwards_is_done_once_the_outputs_are_attested(project: Project) -> None:
+    attested: list[bool] = []
+
+    def work(section: Shout, task: Task) -> None:
+        shout(section, task)
+        task.afterwards.append(lambda: attested.append(any(trusted(task.store, task.key, "shout"))))
+
+    def failing(section: Shout, task: Task) -> None:
+        work(section, task)
+        raise StageError("it failed")
+
+    with pytest.raises(StageError):
+        project.run(failing)
+    assert attested == []
+    project.run(work)
+    assert attested == [True]
 
 
 @pytest.mark.parametrize("change", ["input", "section", "version"])

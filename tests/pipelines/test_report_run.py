@@ -105,11 +105,11 @@ def test_the_plots_of_dvc_are_drawn_from_one_page_that_loads_nothing(built: Proj
     assert not re.search(r"@import|url\(|fetch\(|import\(", html)
     assert "default-src 'none'" in html
     specs = [json.loads(spec) for spec in re.findall(r"var spec = (.*);$", html, re.MULTILINE)]
-    assert [spec["encoding"]["y"]["field"] for spec in specs] == ["loss", "bits_per_byte", "grad_norm", "lr"]
+    assert [spec["encoding"]["y"]["field"] for spec in specs] == ["loss", "score", "grad_norm", "lr"]
     log = [json.loads(line) for line in (built.root / "artifacts/checkpoint/training.jsonl").read_text().splitlines()]
     drawn = [(int(row["step"]), float(row["loss"])) for row in specs[0]["data"]["values"]]
     assert drawn == [(line["step"], line["loss"]) for line in log]
-    measured = [(int(row["step"]), row["domain"], float(row["bits_per_byte"])) for row in specs[1]["data"]["values"]]
+    measured = [(int(row["step"]), row["domain"], float(row["score"])) for row in specs[1]["data"]["values"]]
     assert measured == [
         (line["step"], "walks", line["development_bits_per_byte.walks"])
         for line in log

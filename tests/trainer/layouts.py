@@ -1,22 +1,30 @@
-"""A few steps of a tiny model under one layout, for test_layouts.py: the same rows and first weights always."""
+"""What processes under one layout do, for test_layouts.py: a few steps of a tiny model, from the same rows and first
+weights always; and checkpoints of a whole state, saved under one layout and loaded under another."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainer.checkpoint import weights_of
+from trainer.guard import Guard
 from trainer.loss import Examples, loss, totals
 from trainer.model import Transformer
-from trainer.optim import clip_
+from trainer.optim import Optimizers, clip_
 from trainer.parallel import Parallel
-from trainer.recipe import Training
-from trainer.spread import exchange, fill, full, gathered
+from trainer.place import Place
+from trainer.progress import InProgress
+from trainer.recipe import Skip, Training
+from trainer.sharded import part_of
+from trainer.spread import exchange, fill, full, gathered, place
 
 VOCABULARY = 96
+STEPS = 2
 MODEL = {
     "layers": 2,
     "width": 64,
@@ -51,7 +59,7 @@ class Case:
                 "z_loss": self.z_loss,
                 "loss_chunk": self.loss_chunk,
                 "mode": "fast",
-                "steps": 3,
+                "steps": STEPS,
                 "batch": 8,
                 "micro_batch": 2,
             }
@@ -59,7 +67,7 @@ class Case:
 
 
 def train(case: Case, parallel: Parallel) -> dict[str, Tensor]:
-    """Loss and gradient norm of three steps, the gradients of the first, and the weights after the last, all whole."""
+    """Loss and gradient norm of every step, the gradients of the first, and the weights after the last, all whole."""
     training = case.training
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
     with parallel.built_on:
@@ -70,7 +78,7 @@ def train(case: Case, parallel: Parallel) -> dict[str, Tensor]:
     parameters = list(named.values())
     share = training.batch // parallel.data_size
     found: dict[str, Tensor] = {}
-    for step in range(3):
+    for step in range(STEPS):
         own = rows(training, step).rows(parallel.data_rank * share, (parallel.data_rank + 1) * share)
         sums = torch.zeros(2)
         for start in range(0, share, training.micro_batch):
@@ -87,7 +95,7 @@ def train(case: Case, parallel: Parallel) -> dict[str, Tensor]:
         with torch.no_grad():
             for parameter in parameters:
                 assert parameter.grad is not None
-                parameter.sub_(parameter.grad, alpha=0.3)
+                part_of(parameter).sub_(part_of(parameter.grad), alpha=0.3)
                 parameter.grad = None
     return found | gathered({f"weight.{name}": parameter for name, parameter in named.items()}, keep=True)
 
@@ -115,13 +123,78 @@ def rows(training: Training, step: int) -> Examples:
     return Examples(tokens, targets, at, document)
 
 
-def take_part(rank: int, size: int, port: int, cases: dict[str, Case], answer: Connection | None) -> None:
-    """One process of `size`: all cases, one after another; the first process answers with what it found."""
+class State:
+    """All that a checkpoint in progress holds, spread as a layout says."""
+
+    def __init__(self, layout: dict[str, Any], parallel: Parallel) -> None:
+        training = Case(layout).training
+        with parallel.built_on:
+            self.model = Transformer(training.model, VOCABULARY, torch.float32)
+        parallel.apply(self.model, training)
+        fill(self.model, self.model.drawn(seed=0))
+        self.optimizers = Optimizers(training.optimizer, self.model)
+        self.guard = Guard(Skip(window=4), parallel.device)
+        self.parallel = parallel
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as `Trainer.state` gives them."""
+        weights = {f"model.{name}": tensor for name, tensor in weights_of(self.model).items()}
+        return weights | self.optimizers.state() | self.guard.state()
+
+    def draw(self) -> dict[str, Tensor]:
+        """Give every tensor values of its own; they, whole."""
+        drawn = {}
+        for number, (name, tensor) in enumerate(self.tensors().items()):
+            generator = torch.Generator().manual_seed(number)
+            drawn[name] = (100 * torch.rand(tensor.shape, generator=generator)).to(tensor.dtype)
+            place(tensor, drawn[name])
+        return drawn
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint."""
+        checkpoints = self._checkpoints(folder)
+        checkpoints.save(7, self.tensors(), b"", {})
+        checkpoints.wait()
+
+    def load(self, folder: Path) -> dict[str, Tensor]:
+        """Take up the checkpoint; what is there then, whole, in the first process."""
+        found = self._checkpoints(folder).load(self.tensors(), lambda _: None)
+        assert found is not None
+        self.optimizers.load(found[1])
+        self.guard.load(found[1])
+        return gathered(self.tensors(), keep=self.parallel.rank == 0)
+
+    def _checkpoints(self, folder: Path) -> InProgress:
+        return InProgress(Place(str(folder)), {}, 2, self.parallel.rank, self.parallel.size)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a set of processes is to do."""
+
+    cases: dict[str, Case] = field(default_factory=dict)
+    saves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Layouts under which a drawn state is saved, by the name of the folder."""
+    loads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Layouts under which a saved state is loaded, by the name of the folder."""
+
+
+def take_part(rank: int, size: int, port: int, task: Task, folder: Path, answer: Connection | None) -> None:
+    """One process of `size`: all of the task, one after another; the first process answers with what it found."""
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    for name, case in cases.items():
-        parallel = Parallel(False, case.training.layout)
-        found = train(case, parallel)
+
+    def tell(name: str, found: dict[str, Tensor]) -> None:
         if answer:
             answer.send((name, {key: value.numpy() for key, value in found.items()}))
-    parallel.close()
+
+    for name, case in task.cases.items():
+        parallel = Parallel(False, case.training.layout)
+        tell(name, train(case, parallel))
+    for name, layout in task.saves.items():
+        state = State(layout, Parallel(False, Case(layout).training.layout))
+        tell(f"drawn: {name}", state.draw())
+        state.save(folder / name)
+    for name, layout in task.loads.items():
+        tell(f"loaded: {name}", State(layout, Parallel(False, Case(layout).training.layout)).load(folder / name))
+    torch.distributed.destroy_process_group()

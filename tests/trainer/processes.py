@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Processes that begin where everything is imported: that takes seconds, and is done once for all of them."""
+CONTEXT.set_forkserver_preload(["trainer.train", "torch._dynamo"])
+
 
 def in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `function(*arguments)` gives in each of `size` processes, which know rank and size as torchrun tells them.
@@ -20,10 +24,9 @@ def in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> li
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe(duplex=False) for _ in range(size)]
+    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        context.Process(target=_call, args=(rank, size, port, pipes[rank][1], function, arguments))
+        CONTEXT.Process(target=_call, args=(rank, size, port, pipes[rank][1], function, arguments))
         for rank in range(size)
     ]
     for process in processes:

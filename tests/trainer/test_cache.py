@@ -137,3 +137,17 @@ def test_a_url_needs_a_cache_and_the_manifest_that_is_asked_for(here: Path, tmp_
         Tokens.open(f"file://{here}")
     with pytest.raises(ArtifactError, match=f"has sha256 [0-9a-f]+, not {'0' * 64}: these are other tokens"):
         Tokens.open(f"file://{here}", tmp_path / "cache", manifest="0" * 64)
+
+
+@pytest.mark.parametrize("place", ["a file", "no place", "a folder in a file's place"])
+def test_a_cache_that_cannot_be_used_is_named(here: Path, tmp_path: Path, place: str) -> None:
+    folder = Path("/proc/nowhere") if place == "no place" else tmp_path / "cache"
+    if place == "a file":
+        folder.write_text("a file")
+    if place == "a folder in a file's place":
+        read(Tokens.open(f"file://{here}", folder))
+        shard = next(folder.rglob("*.bin"))
+        shard.unlink()
+        shard.mkdir()
+    with pytest.raises(ArtifactError, match=rf"{folder}.*: name another folder for the cache of tokens, or remove"):
+        read(Tokens.open(f"file://{here}", folder))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cairn.errors import FULL_DISK, StageError
+from components.pretrain.launch import let_go
 from trainer.manifest import sealed, unsealed
 from trainer.metrics import TrainingLog, is_logged
 from trainer.place import Place
@@ -174,6 +175,14 @@ def test_a_state_that_holds_no_numbers_is_passed_over(tmp_path: Path, capsys: py
     assert "model.norm holds values that are not numbers" in capsys.readouterr().err
 
 
+def test_a_run_does_not_begin_with_a_state_that_holds_no_numbers(tmp_path: Path) -> None:
+    checkpoints = of(tmp_path)
+    checkpoints.save(1, {"model.norm": torch.full((2,), float("nan"))}, b"", {})
+    checkpoints.wait()
+    with pytest.raises(StageError, match="no checkpoint is left that holds numbers: move them away"):
+        of(tmp_path).load({"model.norm": torch.zeros(2)}, lambda _: None)
+
+
 def test_when_none_is_left_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path, steps=range(1, 3), keep=(2,))
     flip(tmp_path / "checkpoints" / "00000002" / "00000.bin")
@@ -232,3 +241,18 @@ def test_checkpoints_on_an_object_store_are_written_read_checked_and_dropped_as_
     place.drop("00000004/manifest.json")
     assert resumed(f"{s3}/run") == 0
     assert json.loads(place.read("00000006/manifest.json"))["step"] == 6
+    let_go(f"{s3}/run")
+    assert Place(s3).folders() == []
+    let_go(f"{s3}/run")
+    assert "stay there" not in capsys.readouterr().err
+
+
+def test_checkpoints_that_cannot_be_removed_when_a_run_is_done_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Place, key: str) -> None:
+        raise PermissionError(f"{key}: is not yours")
+
+    monkeypatch.setattr(Place, "drop", refuse)
+    let_go(f"{tmp_path}/run")
+    assert "run: is not yours: the checkpoints in progress stay there" in capsys.readouterr().err

@@ -68,6 +68,23 @@ def test_the_one_that_is_behind_is_named_and_not_those_that_wait_for_it(tmp_path
     assert "all ranks are in gather of step 13; stacks" in first.told()
 
 
+def test_what_follows_a_step_is_behind_the_next_one(tmp_path: Path) -> None:
+    first, second, third = hearts(tmp_path)
+    first.at("evaluate", 7)
+    for heart in (second, third):  # have nothing to evaluate
+        heart.at("evaluate", 7)
+        heart.at("scored")
+    for heart in (third, second, first):
+        tell(heart)
+    assert "rank 0 is behind, in evaluate of step 8; stacks" in first.told()
+    first.at("save", 7)
+    for heart in (second, third):
+        heart.at("gather", 8)
+    for heart in (third, second, first):
+        tell(heart)
+    assert "rank 0 is behind, in save of step 8; stacks" in first.told()
+
+
 def test_one_that_no_longer_answers_is_named_before_all_others(tmp_path: Path) -> None:
     first, second, third = hearts(tmp_path)
     for heart in (third, second, first):

@@ -1,7 +1,6 @@
 """Every layout, on 2 and on 4 processes, against one process: losses, gradients and weights."""
 
 import json
-import multiprocessing
 import re
 import shutil
 import socket
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tests.components.test_pretrain_launch import RECIPE, launch
-from tests.trainer.layouts import Case, take_part, train
+from tests.trainer.layouts import Case, State, Task, take_part, train
+from tests.trainer.processes import CONTEXT
 from trainer.checkpoint import largest_difference
 from trainer.layout import mesh_of
 from trainer.parallel import Parallel
@@ -39,48 +39,55 @@ SELECTIVE, FULL = {"activation_checkpointing": "selective"}, {"activation_checkp
 
 CASES = {
     2: {
-        "ddp": Case({}),
         "ddp, selective": Case(SELECTIVE, LLAMA),
-        "ddp, full, bidirectional": Case(FULL, MODERNBERT),
-        "fsdp": Case({"shard": 2}),
         "fsdp, OLMo 2": Case({"shard": 2}, OLMO2),
-        "fsdp, selective": Case({"shard": 2, **SELECTIVE}, GPT2),
-        "fsdp, full, bidirectional": Case({"shard": 2, **FULL}, BERT),
         "fsdp, bf16": Case({"shard": 2}, precision="bf16"),
-        "tp": Case({"tensor": 2}),
-        "tp, GPT-2": Case({"tensor": 2}, GPT2),
         "tp, selective, z-loss in chunks": Case({"tensor": 2, **SELECTIVE}, LLAMA, z_loss=0.01, loss_chunk=17),
-        "tp, full, bidirectional": Case({"tensor": 2, **FULL}, BERT, z_loss=0.01),
-        "tp, ModernBERT": Case({"tensor": 2}, MODERNBERT),
-        "tp, bf16": Case({"tensor": 2}, precision="bf16"),
+        "tp, bidirectional": Case({"tensor": 2}, MODERNBERT),
     },
     4: {
         "ddp": Case({}),
-        "fsdp": Case({"shard": "all"}, LLAMA),
-        "hsdp": Case({"shard": 2}),
-        "hsdp, full": Case({"shard": 2, **FULL}, BERT),
-        "ddp × tp": Case({"tensor": 2}),
-        "fsdp × tp": Case({"shard": 2, "tensor": 2}),
-        "fsdp × tp, selective": Case({"shard": 2, "tensor": 2, **SELECTIVE}, LLAMA),
-        "fsdp × tp, full, bidirectional": Case({"shard": 2, "tensor": 2, **FULL}, BERT),
-        "fsdp × tp, bf16": Case({"shard": 2, "tensor": 2}, GPT2, precision="bf16"),
-        "tp": Case({"tensor": 4}, {**GPT2, "bias": False, "norm": "rmsnorm", "positions": "rope", "gated": True}),
+        "hsdp, full, bidirectional": Case({"shard": 2, **FULL}, BERT),
+        "ddp × tp": Case({"tensor": 2}, {**GPT2, "bias": False, "norm": "rmsnorm", "positions": "rope", "gated": True}),
+        "fsdp × tp, full, bidirectional": Case({"shard": 2, "tensor": 2, **FULL}, BERT, z_loss=0.01),
+        "fsdp × tp, bf16": Case({"shard": 2, "tensor": 2}, precision="bf16"),
     },
 }
+SAVED: dict[str, dict[str, Any]] = {"replicas": {}, "fsdp": {"shard": 2}, "tp": {"tensor": 2}}
+LOADED: dict[str, dict[str, Any]] = {
+    "replicas": {"shard": 2, "tensor": 2},
+    "fsdp": {"shard": 2},
+    "tp": {},
+    "once more": {"shard": "all"},
+}
+"""What two processes saved, by four; and what one process loaded of it and saved once more."""
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.06}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def found(request: pytest.FixtureRequest) -> tuple[int, dict[str, dict[str, Tensor]]]:
-    """What one set of processes found in every case."""
-    size = int(request.param)
+Found = dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Found]:
+    """What two, one and four processes found, in this order: each goes on from the checkpoints before."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    two = _in_processes(2, Task(CASES[2], saves=SAVED), folder)
+    alone = Parallel(strict=False)
+    one = {}
+    for name in SAVED:
+        state = State({}, alone)
+        one[f"loaded: {name}"] = state.load(folder / name)
+    state.save(folder / "once more")
+    return {1: one, 2: two, 4: _in_processes(4, Task(CASES[4], loads=LOADED), folder)}
+
+
+def _in_processes(size: int, task: Task, folder: Path) -> Found:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
+    ours, theirs = CONTEXT.Pipe(duplex=False)
     processes = [
-        context.Process(target=take_part, args=(rank, size, port, CASES[size], theirs if rank == 0 else None))
+        CONTEXT.Process(target=take_part, args=(rank, size, port, task, folder, theirs if rank == 0 else None))
         for rank in range(size)
     ]
     for process in processes:
@@ -90,7 +97,7 @@ def found(request: pytest.FixtureRequest) -> tuple[int, dict[str, dict[str, Tens
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * size
-    return size, answers
+    return answers
 
 
 def _received(pipe: Connection) -> Any:
@@ -102,9 +109,9 @@ def _received(pipe: Connection) -> Any:
         yield name, {key: torch.as_tensor(value) for key, value in values.items()}
 
 
-def test_every_layout_trains_as_one_process_does(found: tuple[int, dict[str, dict[str, Tensor]]]) -> None:
-    size, answers = found
-    assert answers.keys() == CASES[size].keys()
+@pytest.mark.parametrize("size", [2, 4])
+def test_every_layout_trains_as_one_process_does(found: dict[int, Found], size: int) -> None:
+    answers = found[size]
     alone: dict[str, dict[str, Tensor]] = {}
     for name, case in CASES[size].items():
         without = Case({}, case.model, case.precision, z_loss=case.z_loss, loss_chunk=case.loss_chunk)
@@ -118,6 +125,19 @@ def test_every_layout_trains_as_one_process_does(found: tuple[int, dict[str, dic
             scale = max(float(value.abs().max()), 0.1 * floor if key.startswith("gradient.") else 0.0)
             apart = float((got[key] - value).abs().max()) / scale
             assert apart <= tolerance, f"{size} processes, {name}: {key} is {apart:.1e} apart"
+
+
+def test_a_state_that_two_processes_saved_is_loaded_by_one_and_by_four_bit_for_bit(found: dict[int, Found]) -> None:
+    drawn = found[2]["drawn: replicas"]
+    kinds = ("model.", "adamw.step.", "adamw.exp_avg.", "adamw.exp_avg_sq.", "muon.momentum.", "guard.")
+    assert all(any(name.startswith(kind) for name in drawn) for kind in kinds)
+    assert all(value.any() for value in drawn.values())
+    loaded = [(size, name) for size in (1, 4) for name in found[size] if name.startswith("loaded: ")]
+    assert len(loaded) == len(SAVED) + len(LOADED)
+    for size, name in loaded:
+        got = found[size][name]
+        assert got.keys() == drawn.keys()
+        assert [key for key in drawn if not torch.equal(got[key], drawn[key])] == [], f"{size} processes, {name}"
 
 
 def recipe(layout: dict[str, Any], **model: Any) -> Training:

@@ -31,6 +31,13 @@ def test_a_trainer_of_a_killed_launcher_does_not_take_the_next_one_for_its_own(t
     assert not lease.Watch(tmp_path / "lease", second).stale()
 
 
+def test_who_takes_the_lease_away_ends_the_trainer(tmp_path: Path) -> None:
+    _, launch = holding(tmp_path / "lease")
+    (tmp_path / "lease").unlink()
+    assert lease.Watch(tmp_path / "lease", launch).stale()
+    assert lease.Watch(tmp_path / "lease", launch).superseded()
+
+
 def test_who_waits_for_a_lock_gets_it_when_it_is_let_go_and_stops_when_told_to(tmp_path: Path) -> None:
     let_go, _ = holding(tmp_path / "writer")
     asked: list[str] = []

@@ -1,6 +1,5 @@
 """Sums in `strict`: one tree of pairs over the micro-batches of a step, whichever processes hold them."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trainer.processes import CONTEXT
 from trainer.parallel import Parallel, TreeSum
 
 # In pairs: (1e8 + 1) + (-1e8 + 1) is 0 in fp32, since 1e8 swallows 1. One after another it is 1.
@@ -42,9 +42,8 @@ def combined(size: int) -> list[tuple[float, float, float]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe(duplex=False) for _ in range(size)]
-    processes = [context.Process(target=take_part, args=(rank, size, port, pipes[rank][1])) for rank in range(size)]
+    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
+    processes = [CONTEXT.Process(target=take_part, args=(rank, size, port, pipes[rank][1])) for rank in range(size)]
     for process in processes:
         process.start()
     for _, ours in pipes:

@@ -4,6 +4,7 @@ step or in an evaluation, whatever it trains and however."""
 import json
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ class Asked(Stop):
         return self.looks < 0
 
 
+class Told(Stop):
+    """Is asked to stop when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
     """A trainer sets what holds for its whole process."""
@@ -63,7 +71,7 @@ def _settings() -> Iterator[None]:
     torch.set_flush_denormal(False)
 
 
-def train(root: Path, tokens: Path, changes: dict[str, Any], looks: int = 1 << 30) -> bool:
+def train(root: Path, tokens: Path, changes: dict[str, Any], looks: int = 1 << 30, stop: Stop | None = None) -> bool:
     """Train in `root`, on from what is there; whether it came to its end."""
     for name in ("work", "checkpoint", "optimizer"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -81,7 +89,7 @@ def train(root: Path, tokens: Path, changes: dict[str, Any], looks: int = 1 << 3
         hang_after=600.0,
         join_within=10.0,
     )
-    trainer = Trainer(run, Asked(looks))
+    trainer = Trainer(run, stop or Asked(looks))
     before = torch.get_rng_state()
     ended = trainer.fit()
     # Checkpoints hold no state of a random generator: there is none.
@@ -131,6 +139,28 @@ def test_an_evaluation_that_is_cut_short_is_made_when_training_goes_on(
         assert cut[-1] == step
     assert train(tmp_path / "cut", tokens, {})
     assert made(tmp_path / "cut") == made(tmp_path / "whole")
+
+
+def test_a_run_that_is_asked_to_stop_while_a_checkpoint_is_written_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = counting(tmp_path / "tokens")
+    assert train(tmp_path / "whole", tokens, {})
+    stop, write = Told(), Place.write
+
+    def asked_meanwhile(place: Place, key: str, parts: Callable[[], Any]) -> dict[str, str | int]:
+        time.sleep(0.03)  # for some steps
+        stop.asked = True
+        return write(place, key, parts)
+
+    monkeypatch.setattr(Place, "write", asked_meanwhile)
+    assert not train(tmp_path / "stopped", tokens, {}, stop=stop)
+    written = sorted(path.parent.name for path in tmp_path.glob("stopped/elsewhere/checkpoints/*/manifest.json"))
+    assert written[0] == "00000004"
+    assert int(written[-1]) <= 8
+    monkeypatch.undo()
+    assert train(tmp_path / "stopped", tokens, {})
+    assert made(tmp_path / "stopped") == made(tmp_path / "whole")
 
 
 def test_a_run_whose_work_folder_is_lost_goes_on_from_an_object_store_to_the_same_bytes(

@@ -43,3 +43,17 @@ def test_a_process_that_comes_to_a_boundary_ends_there() -> None:
     said = process.communicate(timeout=30)[0]
     assert said in ("boundary\n", "last word\n")  # what comes first when the sleep was cut before the thread heard
     assert said == "boundary\n" or process.returncode == 1
+
+
+def test_a_look_that_fails_is_told_once_and_a_signal_is_heard_all_the_same() -> None:
+    look = 'open("/dev/null/lease")'  # as on a file system that went away
+    command = [sys.executable, "-c", WAITING.format(look=look, until="True")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "listening\n"
+    time.sleep(0.3)  # for some looks
+    process.send_signal(signal.SIGTERM)
+    printed, said = process.communicate(timeout=30)
+    assert printed == "last word\n"
+    assert said.startswith("pretrain: cannot tell whether the launcher is there: ")
+    assert said.count("\n") == 1

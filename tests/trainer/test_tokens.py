@@ -9,6 +9,7 @@ import pytest
 from cairn.errors import ArtifactError, StageError
 from tests.trainer.orders import training
 from tests.trainer.tokens import counting, write_tokens
+from trainer.batches import Batches
 from trainer.preflight import check
 from trainer.recipe import Phase
 from trainer.tokens import Tokens
@@ -120,3 +121,20 @@ def test_a_shard_that_is_cut_short_while_it_is_open_is_named_and_nothing_dies(tm
     assert train.read(0, 100).tolist()
     with pytest.raises(ArtifactError, match=r"00000\.bin: ends before byte 300: the shard was cut short"):
         train.read(90, 150)
+
+
+@pytest.mark.parametrize("at", [0, 77, 2744])
+def test_an_id_beyond_the_vocabulary_is_an_error_that_names_the_shard_and_the_place(tmp_path: Path, at: int) -> None:
+    path = counting(tmp_path) / "train" / "00000.bin"
+    ids = np.fromfile(path, "<u2")
+    ids[at] = 4096
+    ids.tofile(path)
+    train = Tokens.open(tmp_path).train
+    assert train.read(0, at).tolist() == ids[:at].tolist()
+    with pytest.raises(ArtifactError, match=rf"00000\.bin: token {at} has id 4096, tokens\.json says vocab_size \d+: "):
+        train.read(max(0, at - 3), at + 1)
+    recipe = training(steps=400, batch=1, context=8)
+    rows = Batches(recipe, Tokens.open(tmp_path))
+    with pytest.raises(ArtifactError, match=rf"00000\.bin: token {at} has id 4096"):
+        for step in range(recipe.steps):
+            rows.rows(step, 0, 1)
