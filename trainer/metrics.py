@@ -66,6 +66,8 @@ class Speed:
         self.file = open(path, "a")  # noqa: SIM115 - open for the whole run
         self.started = self.last = time.monotonic()
         self.tokens = self.counted = 0
+        self.written = 0.0
+        """The rate of the last line."""
         self.waited = self.evaluated = 0.0
         masked = training.masked
         self.flops = training.model.flops_per_token(vocab_size, 1.0 if masked is None else masked.rate)
@@ -85,8 +87,9 @@ class Speed:
         self.evaluated += time.monotonic() - began
 
     def now(self) -> str:
-        """Tokens per second since the last line, and MFU where the peak is known, for the terminal."""
-        rate = self._rate()
+        """Tokens per second since the last line, or of that when it was just written, and MFU where the peak is known,
+        for the terminal."""
+        rate = self._rate() or self.written
         mfu = "" if self.peak is None else f", {self.mfu(rate):.0%} MFU"
         return f"{rate:,.0f} tokens/s{mfu}"
 
@@ -109,6 +112,7 @@ class Speed:
             line["mfu"] = self.mfu(line["tokens_per_second"])
         if torch.cuda.is_available():
             line["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self.written = line["tokens_per_second"]
         self.last, self.counted, self.waited, self.evaluated = time.monotonic(), self.tokens, 0.0, 0.0
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()

@@ -189,7 +189,9 @@ class Schedule(Section):
     def _fits(self) -> "Schedule":
         if self.kind == "wsd" and self.warmup + self.decay > 1:
             raise ValueError(f"warmup ({self.warmup}) and decay ({self.decay}) are more than the whole run")
-        if self.kind != "wsd" and {"decay", "shape"} & self.model_fields_set:
+        # What is written down in full names the defaults too.
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        if self.kind != "wsd" and (self.decay, self.shape) != (defaults["decay"], defaults["shape"]):
             raise ValueError(f"decay and shape are of wsd: {self.kind} falls from the end of warm-up to the last step")
         return self
 

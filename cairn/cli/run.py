@@ -66,11 +66,18 @@ def run(
 
 
 def _foretell(recipe: "Recipe") -> None:
-    """What training will take, on stderr; the vocabulary is the one that is asked for."""
+    """What training will take, on stderr; the vocabulary is the one that is asked for.
+
+    Raises RecipeError when the processes that are asked for cannot do it.
+    """
     from cairn.resources import Resources
     from trainer.preflight import beyond, outlook
 
     size, processes = recipe.tokenize.vocab_size, Resources.from_environment().processes
+    try:
+        recipe.pretrain.check_processes(processes, size)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     for line in (outlook(recipe.pretrain, size, processes), beyond(recipe.pretrain, size, processes)):
         if line:
             print(f"pretrain: {line}", file=sys.stderr)

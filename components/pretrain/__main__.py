@@ -19,6 +19,9 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
     from trainer.cache import Stored
 
     if section.init_from:
+        from components.pretrain.beginning import keep
+
+        keep(section, task.inputs["tokens"], task.store)
         noted = {"kind": BEGINNING, "path": section.init_from.path}
         task.objects.append(Resource("init_from", section.init_from.sha256, annotations=noted))
 

@@ -11,7 +11,7 @@ from cairn.cli.run import door
 from cairn.errors import StageError
 from pipelines.stages import NAMES, dvc_yaml
 from tests.cli.conftest import Cairn
-from tests.pipelines.project import Project
+from tests.pipelines.project import Project, small_recipe
 
 
 def test_a_dry_run_names_the_commands_and_their_overrides(cairn: Cairn, built: Project) -> None:
@@ -57,3 +57,16 @@ def test_ctrl_c_that_comes_too_late_for_a_stage_stops_what_would_follow() -> Non
     with pytest.raises(typer.Exit) as ended:
         door([sys.executable, "-c", late])
     assert ended.value.exit_code == 130
+
+
+def test_a_dry_run_tells_that_processes_cannot_share_a_step(
+    cairn: Cairn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps(small_recipe()))
+    monkeypatch.setenv("CAIRN_PROCESSES", "3")
+    said = cairn("run", "--dry-run", at=tmp_path)
+    assert (said.code, said.err) == (
+        2,
+        "error: 3 processes cannot share 2 micro-batches evenly: set CAIRN_PROCESSES to a divisor of it, or lower "
+        "pretrain.micro_batch\n",
+    )

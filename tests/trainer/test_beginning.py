@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cairn.errors import ArtifactError, StageError
 from cairn.lineage.artifact import read_artifact, readable
+from cairn.lineage.store import Store
+from components.pretrain.beginning import keep
 from tests.trainer.tokens import counting
 from trainer.beginning import check_beginning, weights
 from trainer.checkpoint import save_weights, weights_of
@@ -24,6 +26,7 @@ from trainer.tokens import Tokens
 
 SHAPE = ModelShape(layers=1, width=16, heads=2, kv_heads=1, head_dim=8, mlp_width=32, context=16)
 TOKENIZER = b"{}"
+TOLD = {"tokenizer": hashlib.sha256(TOKENIZER).hexdigest()}
 
 
 def training(folder: Path, **changes: Any) -> Training:
@@ -38,8 +41,7 @@ def training(folder: Path, **changes: Any) -> Training:
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     folder = counting(tmp_path_factory.mktemp("tokens") / "tokens")
     said = json.loads((folder / "tokens.json").read_bytes())
-    said["tokenizer"] = hashlib.sha256(TOKENIZER).hexdigest()
-    (folder / "tokens.json").write_bytes(readable(said))
+    (folder / "tokens.json").write_bytes(readable({**said, **TOLD}))
     return Tokens.open(folder)
 
 
@@ -166,3 +168,24 @@ def test_tensors_that_cannot_be_the_weights_are_named(
     with pytest.raises(ArtifactError) as refused:
         list(weights(InitFrom(path=str(checkpoint), sha256="0" * 64), SHAPE))
     assert said in str(refused.value)
+
+
+def test_the_store_keeps_what_training_begins_with_and_nothing_that_was_refused(
+    checkpoint: Path, tokens: Tokens, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    asked = training(checkpoint)
+    assert asked.init_from is not None
+    digest = asked.init_from.sha256
+    folder = tmp_path / "tokens"
+    counting(folder)
+    (folder / "tokens.json").write_bytes(readable({**json.loads((folder / "tokens.json").read_bytes()), **TOLD}))
+    wrong = asked.model_copy(update={"init_from": InitFrom(path=str(checkpoint), sha256="0" * 64)})
+    with pytest.raises(StageError, match=f"has the digest {digest}"):
+        keep(wrong, folder, store)
+    assert not store.has(digest)
+    keep(asked, folder, store)
+    assert store.has(digest)
+    assert f"goes to the store ({digest[:12]})" in capsys.readouterr().err
+    keep(asked, folder, store)
+    assert capsys.readouterr().err == ""

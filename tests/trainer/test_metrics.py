@@ -65,6 +65,7 @@ def test_evaluation_is_told_apart_from_training(tmp_path: Path, monkeypatch: pyt
         now[0] = 10.0
     line = speed.line(1)
     assert (line["tokens_per_second"], line["data_wait"], line["evaluation"]) == (200.0, 0.05, 0.5)
+    assert speed.now().startswith("200 tokens/s")  # nothing was trained on since
 
 
 def test_a_profile_has_the_steps_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

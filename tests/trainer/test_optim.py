@@ -152,6 +152,8 @@ def test_every_schedule_is_its_closed_form(
     said: dict[str, object], fallen: Callable[[float], float], final: float
 ) -> None:
     schedule = Schedule.model_validate({"warmup": 0.1, "final": final, **said})
+    # The launcher and attestations write it down in full, and it is read again.
+    assert Schedule.model_validate(schedule.model_dump()) == schedule
     begin = 50 if schedule.kind == "wsd" else 10
     for step in range(100):
         if step < 10:
