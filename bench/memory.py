@@ -66,12 +66,12 @@ def measure(name: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from cairn.resources import peak_rss
     from trainer import train  # noqa: F401 - the whole program
     from trainer.evaluate import Development
     from trainer.kernels import IGNORED  # noqa: F401
     from trainer.loss import loss, next_token
     from trainer.memory import plan
-    from trainer.metrics import peak_rss
     from trainer.model import Transformer
     from trainer.optim import Optimizers, clip
     from trainer.parallel import TreeSum

@@ -4,7 +4,10 @@ Read from the environment, so that every door (dvc, Kubeflow, the command line) 
 """
 
 import os
+import resource
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from cairn.errors import RecipeError
 
@@ -64,6 +67,17 @@ def _steps(variable: str) -> tuple[int, int] | None:
     if not separator or not (first.isdecimal() and stop.isdecimal()) or int(first) >= int(stop):
         raise RecipeError(f"environment variable {variable}={text!r}: must be FIRST:STOP, two steps such as 100:110")
     return int(first), int(stop)
+
+
+def peak_rss() -> float:
+    """Peak resident memory of this program in GiB."""
+    try:
+        # What `getrusage` says is of the process, and goes on from what its parent was when it was forked.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**20
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _positive(variable: str, default: int, least: int = 1) -> int:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cairn.lineage.artifact import canonical
+from cairn.resources import peak_rss
 from trainer.kernels import IGNORED
 from trainer.recipe import Training
 
@@ -233,9 +233,3 @@ def board(folder: Path, name: str, config: Mapping[str, Any], resume_at: int) ->
     except Exception as error:
         print(f"pretrain: W&B cannot start, training goes on without it: {error}", file=sys.stderr, flush=True)
         return NoBoard()
-
-
-def peak_rss() -> float:
-    """Peak resident memory of this process in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -102,9 +102,7 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
                 target = tokens / f"{name}{suffix}"
                 target.parent.mkdir(exist_ok=True)
                 _link(Path(shard["path"]).with_suffix(suffix), target)
-            # With the digest of this file alone, whoever reads shards from afar can check each of them.
-            counted = {key: shard[key] for key in ("tokens", "documents", "bytes", "sha256")}
-            said[unit.split].append({"name": name, **counted})
+            said[unit.split].append(entry(name, shard))
     manifest = {
         "format": "cairn-tokens-v1",
         "dtype": dtype,
@@ -116,6 +114,12 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
     }
     (tokens / "tokens.json").write_bytes(readable(manifest))
     (tokenizer / "tokenizer.json").write_bytes(data)
+
+
+def entry(name: str, shard: dict[str, Any]) -> dict[str, Any]:
+    """What tokens.json says of a shard that was made."""
+    # With the digest of this file alone, whoever reads shards from afar can check each of them.
+    return {"name": name, **{key: shard[key] for key in ("tokens", "documents", "bytes", "sha256")}}
 
 
 def encode_shard(unit: Unit) -> dict[str, Any]:

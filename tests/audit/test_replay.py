@@ -29,6 +29,7 @@ from cairn.lineage import attestation, signing
 from cairn.lineage.artifact import digest_of, read_artifact, readable
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.places import Places
+from cairn.lineage.stage import Component
 from cairn.lineage.store import Store
 from cairn.resources import Resources
 from components.ingest.documents import ShardWriter, read_shard
@@ -128,12 +129,18 @@ def test_an_audit_does_every_stage_again_on_a_sample_and_leaves_nothing_behind(
     assert "steps 101 to 150 of 150 were trained again from the state kept at step 100" in found["pretrain"]["said"]
     assert "so are the final weights, bit for bit" in found["pretrain"]["said"]
     assert not any("of whoever holds the key" in limit for limit in said["limits"])
-    for remains in ("pretrain 0.3.0 was done as attested: steps 21 to 100", "ingest 0.2.0", "115 of 120 objects"):
+    trained = f"pretrain {version('pretrain')} was done as attested: steps 21 to 100"
+    for remains in (trained, f"ingest {version('ingest')}", "115 of 120 objects"):
         assert any(remains in limit for limit in said["limits"]), said["limits"]
     assert [line for line in printed.err.splitlines() if line.startswith("replay: ")] == [f"replay: {n}" for n in NAMES]
     assert "What was done again" in html.read_text()
     assert files_of(auditor.root) == before
     assert [path.name for path in auditor.scratch.iterdir() if path.name.startswith("cairn-")] == []
+
+
+def version(stage: str) -> str:
+    """Of a component."""
+    return Component.of(f"components.{stage}").version
 
 
 def files_of(root: Path) -> dict[str, str | None]:
@@ -148,8 +155,9 @@ def test_a_replay_that_conflicts_fails_the_audit_and_one_that_cannot_be_is_told(
     auditor.forge("model", lambda path: edit_tensor(path / "model.safetensors", "model.norm.weight"))
     assert enter(["audit", "--replay", "--sample", "1", "--steps", "0..9999"]) == 1
     told = capsys.readouterr().out.partition("What was done again")[2]
-    assert "CONFLICT  export 0.2.0: the model was exported again" in told
-    assert "ATTESTED  pretrain 0.3.0: was not replayed: steps 0..9999 are asked for, and it has 150" in told
+    assert f"CONFLICT  export {version('export')}: the model was exported again" in told
+    asked = "steps 0..9999 are asked for, and it has 150"
+    assert f"ATTESTED  pretrain {version('pretrain')}: was not replayed: {asked}" in told
 
 
 @pytest.mark.parametrize(

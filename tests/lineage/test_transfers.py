@@ -368,11 +368,12 @@ def test_several_processes_put_and_get_the_same_at_once(store: Store, tmp_path: 
 
 
 MEMORY = """
-import pathlib, resource, sys
+import pathlib, sys
 from cairn.lineage.store import Store
+from cairn.resources import peak_rss
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return int(peak_rss() * 1024)
 
 store, folder = Store(sys.argv[1]), pathlib.Path(sys.argv[2])
 store.get(store.put(folder / "little").digest, folder / "little.copy")

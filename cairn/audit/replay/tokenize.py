@@ -15,7 +15,7 @@ from cairn.audit.replay.job import Job
 from cairn.audit.replay.whole import run_again
 from cairn.audit.verdicts import Finding
 from cairn.errors import ArtifactError, StageError
-from components.tokenize.tokenize import SPLITS, SUFFIXES, Unit, encode_shard
+from components.tokenize.tokenize import SPLITS, SUFFIXES, Unit, encode_shard, entry
 
 TRAIN_AGAIN = 16_000_000
 """Bytes of text of the train split up to which the tokenizer is trained again: some 3 seconds on two cores."""
@@ -139,8 +139,7 @@ def _compared(
             for suffix in SUFFIXES
             if tokens.get(f"{name}{suffix}") != made["sha256"][suffix]
         ]
-        counted = {key: made[key] for key in ("tokens", "documents", "bytes")}
-        if {"name": name, **counted} not in shards:
+        if entry(name, made) not in shards:
             odd.append(f"tokens.json: tells other numbers of {name}")
     return odd, names
 
