@@ -187,7 +187,8 @@ def test_what_a_person_has_to_put_right_is_not_tried_again(tmp_path: Path) -> No
 
 def test_a_trainer_that_is_told_to_end_while_it_starts_loses_nothing(undisturbed: Path, tmp_path: Path) -> None:
     process = start(tmp_path)
-    while not (found := running(tmp_path, "-m\0trainer")) or not _listens(found[-1]):
+    # Not torchrun, nor its child before it is another program: that has the handlers of its parent.
+    while not (found := running(tmp_path, "-u\0-m\0trainer")) or not _listens(found[-1]):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     os.kill(found[-1], signal.SIGTERM)
