@@ -69,7 +69,6 @@ def measure(name: str) -> dict[str, Any]:
     from cairn.resources import peak_rss
     from trainer import train  # noqa: F401 - the whole program
     from trainer.evaluate import Development
-    from trainer.kernels import IGNORED  # noqa: F401
     from trainer.loss import loss, next_token
     from trainer.memory import plan
     from trainer.model import Transformer

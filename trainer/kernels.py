@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-IGNORED = -100  # the target of a position that nothing is learned from; PyTorch's own convention
+from trainer.masking import IGNORED
+
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.kernels import IGNORED
+from trainer.masking import IGNORED
 from trainer.model import Transformer
 
 

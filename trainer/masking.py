@@ -21,7 +21,7 @@ from trainer.recipe import Masking
 Ids = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint64]
 IGNORED = -100
-"""The target of a place where nothing is learned."""
+"""The target of a place where nothing is learned; PyTorch's own convention."""
 REPLACED, RANDOM = 0.8, 0.1  # arXiv 1810.04805; the rest stays as it is
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cairn.lineage.artifact import canonical
 from cairn.resources import peak_rss
-from trainer.kernels import IGNORED
+from trainer.masking import IGNORED
 from trainer.recipe import Training
 
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 
-from trainer.kernels import IGNORED, local
+from trainer.kernels import local
+from trainer.masking import IGNORED
 from trainer.model import MLP, Attention, Transformer
 
 ROWS = ("query", "key", "value", "gate", "up")  # split by rows, with their biases

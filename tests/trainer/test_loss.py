@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.kernels import IGNORED, head_loss
+from trainer.kernels import head_loss
 from trainer.loss import Examples, loss, next_token, totals
+from trainer.masking import IGNORED
 from trainer.model import Transformer
 from trainer.recipe import ModelShape
 

@@ -9,7 +9,7 @@ import torch
 from cairn.errors import RecipeError
 from cairn.resources import Resources
 from trainer import metrics
-from trainer.kernels import IGNORED
+from trainer.masking import IGNORED
 from trainer.profiler import Profiler
 from trainer.recipe import Training
 
