@@ -437,6 +437,19 @@ def test_a_changed_token_is_found(auditor: Auditor) -> None:
     assert found.details[0] == "tokens train/00000.bin: other bytes than train/00000.jsonl.zst gives"
 
 
+@pytest.mark.parametrize(("key", "told"), [("bytes", 1), ("sha256", {".bin": "0" * 64})])
+def test_a_manifest_that_tells_a_shard_wrong_is_found(auditor: Auditor, key: str, told: object) -> None:
+    def change(tokens: Path) -> None:
+        manifest = json.loads((tokens / "tokens.json").read_bytes())
+        manifest["splits"]["train"]["shards"][0][key] = told
+        (tokens / "tokens.json").write_bytes(readable(manifest))
+
+    auditor.forge("tokens", change)
+    found = auditor.replay("tokens")
+    assert found.verdict is Verdict.CONFLICT
+    assert found.details == ("tokens.json: tells other numbers of train/00000",)
+
+
 def write_notes(tokens: Path) -> None:
     (tokens / "train" / "notes.txt").write_text("?")
 
