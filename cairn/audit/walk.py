@@ -6,6 +6,7 @@ by is read, once; then each node and edge is judged. One bad record ends its own
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -20,8 +21,8 @@ from cairn.audit.limits import limits
 from cairn.audit.reading import Reader
 from cairn.audit.target import Pins, Target, find
 from cairn.audit.verdicts import Audit, Edge, Finding, Node, Verdict
-from cairn.errors import StoreError, one_line
-from cairn.lineage.artifact import Artifact
+from cairn.errors import ArtifactError, StoreError, one_line
+from cairn.lineage.artifact import Artifact, digest_of
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.places import Places
 from cairn.lineage.store import Store
@@ -365,7 +366,7 @@ class Walk:
 
     def replay(self, replay: Replay, scratch: Path) -> None:
         """Run again what can be run again, in the order in which it was run."""
-        places = Places(self.store, scratch, found=self._sound())
+        places = Places(self.store, scratch, found=self._sound() | self._beside())
         order = {stage.name: index for index, stage in enumerate(stages())}
 
         def ran(one: tuple[str, tuple[Record, Attestation]]) -> tuple[str, int]:
@@ -382,6 +383,19 @@ class Walk:
         folders = ((digest, copy) for digest, one in self.copies.items() for copy in one.copies if copy.is_folder)
         read = self.reader.read_bytes
         return {digest: Path(copy.where) for digest, copy in folders if read and copy.digest(self.reader) == digest}
+
+    def _beside(self) -> dict[str, Path]:
+        """Folders of the project that hold what was made beside what was walked to, such as the optimizer's state."""
+        made = {name: digest for _, one in self.attested.values() for name, digest in one.outputs.items()}
+        if self.root is None or not self.reader.read_bytes:
+            return {}
+        found = {}
+        for name, digest in made.items():
+            path = self.root / place(name)
+            with suppress(ArtifactError):  # what is no artifact is not it either
+                if digest not in self.copies and digest_of(path) == digest:
+                    found[digest] = path
+        return found
 
 
 def artifact_id(digest: str) -> str:
