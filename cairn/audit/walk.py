@@ -91,6 +91,8 @@ class Walk:
     """By digest, every attestation that lies under it."""
     attested: dict[str, tuple[Record, Attestation]] = field(default_factory=dict)
     """By id, the attestations that are believed and say enough to be followed."""
+    given: dict[str, str] = field(default_factory=dict)
+    """By digest, the path of what training began with that was given from outside."""
     ends: list[origins.Origin] = field(default_factory=list)
     """What has bytes and is no artifact of a stage: objects of sources, code, locks."""
 
@@ -134,7 +136,11 @@ class Walk:
             if record.identifier not in self.attested:
                 self.attested[record.identifier] = record, attested
                 found += self._inputs(stage, attested)
-        if not names:
+        if not names and not records and digest in self.given:
+            said = f"given from outside as {self.given[digest]}: training began with it, and nothing tells what made it"
+            node.findings.append(Finding(Verdict.ATTESTED, said))
+            node.given = True
+        elif not names:
             node.findings.append(Finding(Verdict.MISSING, f"{self._untold(records)}: the walk ends here"))
         node.name = names[0] if names else node.name
         if node.name in _artifacts():
@@ -199,6 +205,7 @@ class Walk:
         for name, digest in attested.inputs.items():
             self._edge(stage, artifact_id(digest), f"named as its input {name}")
             walked.append((digest, name))
+        self.given |= attested.given
         for name, digest in attested.beginnings.items():
             self._edge(stage, artifact_id(digest), f"named as what it began with, {name}")
             walked.append((digest, name))
