@@ -196,6 +196,8 @@ def _fault(fault: ErrorDetails, model: type[Section], where: list[str | int]) ->
     if fault["type"] == "value_error":
         return message
     shown = json.dumps(fault["input"], default=str)
+    if fault["type"] == "string_type" and type(fault["input"]) in (int, float):  # such as a digest, all of digits
+        return f"is text, and {shown[:20]}{'...' * (len(shown) > 20)} is read as a number: write it in quotes"
     return f"{message[0].lower()}{message[1:]} (got {shown if len(shown) < 60 else shown[:57] + '...'})"
 
 

@@ -72,6 +72,10 @@ def test_an_override_wins_over_the_file_and_reaches_into_lists(tmp_path: Path) -
         ),
         ("pretrian: {}\n", "params.yaml:1: pretrian: unknown key; did you mean 'pretrain'?"),
         ("pretrain:\n\n  steps: many\n", 'params.yaml:3: pretrain.steps: input should be a valid integer (got "many")'),
+        (
+            f"pretrain:\n  note: {'1' * 64}\n",
+            f"params.yaml:2: pretrain.note: is text, and {'1' * 20}... is read as a number: write it in quotes",
+        ),
         ("pretrain:\n  steps: 0\n", "params.yaml:2: pretrain.steps: input should be greater than 0 (got 0)"),
         ('pretrain:\n  steps: "4"\n', 'params.yaml:2: pretrain.steps: input should be a valid integer (got "4")'),
         ("pretrain:\n  steps: 5\n", "params.yaml:1: pretrain: steps must be even, not 5"),

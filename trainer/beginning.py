@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from cairn.errors import ArtifactError, StageError
@@ -40,7 +41,7 @@ def check_beginning(training: Training, tokens: Tokens) -> None:
             "these are the weights that you mean"
         )
     try:
-        shape, vocab_size, tokenizer = _described(folder)
+        shape, vocab_size, tokenizers = _described(folder)
     except ArtifactError as error:
         raise StageError(f"pretrain.init_from: {error}") from None
     ours = _fields(training.model)
@@ -52,15 +53,18 @@ def check_beginning(training: Training, tokens: Tokens) -> None:
         told = ", ".join(f"{name} {theirs[name]} (the recipe: {ours[name]})" for name in differ[:NAMED])
         more = f" and {len(differ) - NAMED} more" if len(differ) > NAMED else ""
         raise StageError(f"pretrain.init_from: {folder} is of another model: {told}{more}: change pretrain.model")
+    file = folder / "tokenizer.json"
+    where = f"{file}, tokenize.tokenizer_sha256: '{tokenizers[0]}'" if file.exists() else "its tokenizer.json"
+    way_out = f"to tokenize with its tokenizer, set tokenize.tokenizer: {where}"
     if vocab_size != tokens.vocab_size:
         raise StageError(
             f"pretrain.init_from: {folder} has a vocabulary of {vocab_size}, the tokens one of {tokens.vocab_size}: "
-            "tokenize with its tokenizer (tokenize.tokenizer)"
+            f"{way_out}"
         )
-    if tokenizer != tokens.tokenizer:
+    if tokens.tokenizer not in tokenizers:
         raise StageError(
-            f"pretrain.init_from: {folder} was trained with the tokenizer {tokenizer[:12]}, the tokens were made with "
-            f"{tokens.tokenizer[:12]}: tokenize with its tokenizer (tokenize.tokenizer)"
+            f"pretrain.init_from: {folder} was trained with the tokenizer {tokenizers[0][:12]}, the tokens were made "
+            f"with {tokens.tokenizer[:12]}: {way_out}"
         )
 
 
@@ -100,13 +104,14 @@ def weights(asked: InitFrom, shape: ModelShape) -> Iterator[tuple[str, Tensor]]:
     yield from found.items()
 
 
-def _described(folder: Path) -> tuple[ModelShape, int, str]:
-    """Shape, size of the vocabulary and sha256 of the tokenizer of what is in a folder. Raises ArtifactError."""
+def _described(folder: Path) -> tuple[ModelShape, int, list[str]]:
+    """Shape, size of the vocabulary and tokenizer of what is in a folder: the tokenizer as the sha256 of each file that
+    says the same. Raises ArtifactError."""
     if (folder / "checkpoint.json").exists():
         manifest = read_manifest(folder)
         try:
             shape = ModelShape.model_validate(manifest["model"])
-            return shape, int(manifest["vocab_size"]), str(manifest["tokenizer"])
+            return shape, int(manifest["vocab_size"]), [str(manifest["tokenizer"])]
         except (KeyError, ValueError) as error:
             raise ArtifactError(
                 f"{folder / 'checkpoint.json'}: tells of no model: {str(error).splitlines()[0]}"
@@ -117,10 +122,30 @@ def _described(folder: Path) -> tuple[ModelShape, int, str]:
 
     shape = shape_of(folder)
     try:
-        tokenizer = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+        tokenizers = _alike((folder / "tokenizer.json").read_bytes())
     except OSError:
         raise ArtifactError(f"{folder}: has no tokenizer.json to compare with that of the tokens") from None
-    return shape, int(json.loads((folder / "config.json").read_bytes())["vocab_size"]), tokenizer
+    return shape, int(json.loads((folder / "config.json").read_bytes())["vocab_size"]), tokenizers
+
+
+def _alike(data: bytes) -> list[str]:
+    """sha256 of a `tokenizer.json`, and of those that make the same ids of every text and the same text of all ids.
+
+    `save_pretrained` of transformers writes the file anew: with a post-processor that adds nothing where there was
+    none, and with the settings of its last batch. So those are taken away, and the rest is written as Cairn and the
+    library do.
+    """
+    found = [hashlib.sha256(data).hexdigest()]
+    try:
+        said = json.loads(data)
+        after = said.get("post_processor") or {}
+        if after.get("type") == "TemplateProcessing" and not after.get("special_tokens"):
+            said["post_processor"] = None
+        read = Tokenizer.from_str(json.dumps({**said, "truncation": None, "padding": None}))
+    except Exception:  # the library has no exception of its own; what cannot be read is like nothing else
+        return found
+    pretty, short = read.to_str(pretty=True), read.to_str(pretty=False)
+    return found + [hashlib.sha256(text.encode()).hexdigest() for text in (f"{pretty}\n", pretty, short)]
 
 
 def _fields(shape: ModelShape) -> dict[str, Any]:

@@ -50,7 +50,9 @@ def about(holder: Node | Edge) -> list[str]:
 
 
 def _node(node: Node) -> dict[str, Any]:
-    said = {"id": node.id, "kind": node.kind, "name": node.name, "digest": node.digest}
+    said: dict[str, Any] = {"id": node.id, "kind": node.kind, "name": node.name, "digest": node.digest}
+    if node.given:
+        said["given"] = True
     if node.source:
         said["source"] = node.source
     return {**said, "findings": [_finding(one) for one in node.findings]}

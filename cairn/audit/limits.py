@@ -43,6 +43,12 @@ def limits(audit: Audit, keys: Mapping[str, ec.EllipticCurvePublicKey], read_byt
         said.append(
             "Whether the model ever was signed: no signature is there, and a removed one leaves nothing behind."
         )
+    if given := [node for node in nodes if node.given]:
+        named = ", ".join(f"{node.name} {node.digest[:12]}" for node in given)
+        said.append(
+            f"What made the weights that were given from outside ({named}), and of which text: their bytes are those "
+            "that training began with, and nothing else is known of them."
+        )
     if any(node.kind == "object" for node in audit.nodes.values()):
         said.append("Whether the licences are what the recipe says: they are recorded, not judged.")
     codes = {node.digest for node in audit.nodes.values() if node.kind == "code" and node.name == "cairn"}

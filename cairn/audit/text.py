@@ -148,6 +148,8 @@ class _Tree:
         line = Text(before).append(shown(node.name), "bold" if node.kind == "artifact" else "")
         if node.kind in ("artifact", "stage", "code", "lock", "record"):
             line.append(f" {node.digest[:12]}", "dim")
+        if node.given:
+            line.append(" given from outside", "dim")
         if after:
             return line.append(after, "dim")
         line.append("  ")

@@ -66,6 +66,8 @@ class Node:
     digest: str
     """sha256 of the artifact, object, code or lock; the id of an attestation for a stage."""
     findings: list[Finding] = field(default_factory=list)
+    given: bool = False
+    """Of an artifact: weights that were given from outside, with which training began. The walk ends there."""
     source: str = ""
     """Of an object: the names of the sources that it belongs to."""
 

@@ -6,6 +6,7 @@ by is read, once; then each node and edge is judged. One bad record ends its own
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -20,8 +21,8 @@ from cairn.audit.limits import limits
 from cairn.audit.reading import Reader
 from cairn.audit.target import Pins, Target, find
 from cairn.audit.verdicts import Audit, Edge, Finding, Node, Verdict
-from cairn.errors import StoreError, one_line
-from cairn.lineage.artifact import Artifact
+from cairn.errors import ArtifactError, StoreError, one_line
+from cairn.lineage.artifact import Artifact, digest_of
 from cairn.lineage.attestation import Attestation
 from cairn.lineage.places import Places
 from cairn.lineage.store import Store
@@ -90,6 +91,8 @@ class Walk:
     """By digest, every attestation that lies under it."""
     attested: dict[str, tuple[Record, Attestation]] = field(default_factory=dict)
     """By id, the attestations that are believed and say enough to be followed."""
+    given: dict[str, str] = field(default_factory=dict)
+    """By digest, the path of what training began with that was given from outside."""
     ends: list[origins.Origin] = field(default_factory=list)
     """What has bytes and is no artifact of a stage: objects of sources, code, locks."""
 
@@ -133,7 +136,11 @@ class Walk:
             if record.identifier not in self.attested:
                 self.attested[record.identifier] = record, attested
                 found += self._inputs(stage, attested)
-        if not names:
+        if not names and not records and digest in self.given:
+            said = f"given from outside as {self.given[digest]}: training began with it, and nothing tells what made it"
+            node.findings.append(Finding(Verdict.ATTESTED, said))
+            node.given = True
+        elif not names:
             node.findings.append(Finding(Verdict.MISSING, f"{self._untold(records)}: the walk ends here"))
         node.name = names[0] if names else node.name
         if node.name in _artifacts():
@@ -198,6 +205,7 @@ class Walk:
         for name, digest in attested.inputs.items():
             self._edge(stage, artifact_id(digest), f"named as its input {name}")
             walked.append((digest, name))
+        self.given |= attested.given
         for name, digest in attested.beginnings.items():
             self._edge(stage, artifact_id(digest), f"named as what it began with, {name}")
             walked.append((digest, name))
@@ -365,7 +373,7 @@ class Walk:
 
     def replay(self, replay: Replay, scratch: Path) -> None:
         """Run again what can be run again, in the order in which it was run."""
-        places = Places(self.store, scratch, found=self._sound())
+        places = Places(self.store, scratch, found=self._sound() | self._beside())
         order = {stage.name: index for index, stage in enumerate(stages())}
 
         def ran(one: tuple[str, tuple[Record, Attestation]]) -> tuple[str, int]:
@@ -382,6 +390,19 @@ class Walk:
         folders = ((digest, copy) for digest, one in self.copies.items() for copy in one.copies if copy.is_folder)
         read = self.reader.read_bytes
         return {digest: Path(copy.where) for digest, copy in folders if read and copy.digest(self.reader) == digest}
+
+    def _beside(self) -> dict[str, Path]:
+        """Folders of the project that hold what was made beside what was walked to, such as the optimizer's state."""
+        made = {name: digest for _, one in self.attested.values() for name, digest in one.outputs.items()}
+        if self.root is None or not self.reader.read_bytes:
+            return {}
+        found = {}
+        for name, digest in made.items():
+            path = self.root / place(name)
+            with suppress(ArtifactError):  # what is no artifact is not it either
+                if digest not in self.copies and digest_of(path) == digest:
+                    found[digest] = path
+        return found
 
 
 def artifact_id(digest: str) -> str:

@@ -86,6 +86,13 @@ class Attestation:
         return {one["name"]: one["digest"]["sha256"] for one in self._dependencies if _kind(one) == BEGINNING}
 
     @cached_property
+    def given(self) -> dict[str, str]:
+        """Digest to path of those beginnings that were given from outside: no attestation that was believed told, when
+        training began, what made them."""
+        said = ((one, one.get("annotations") or {}) for one in self._dependencies if _kind(one) == BEGINNING)
+        return {one["digest"]["sha256"]: str(noted.get("path")) for one, noted in said if noted.get("given") is True}
+
+    @cached_property
     def objects(self) -> tuple[Resource, ...]:
         """The source objects that the stage read, with what is known of each: size, the path in the tree of copied
         objects or the version in its own store, and under `sources` what was said of each source that it belongs to:

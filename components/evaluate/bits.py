@@ -45,7 +45,7 @@ class Scorer:
     def __init__(self, folder: Path, threads: int) -> None:
         """Raises ArtifactError when the directory does not hold a whole model with its tokenizer."""
         torch.set_num_threads(threads)
-        self.model: Any = load_model(folder, attention="sdpa")
+        self.model: Any = load_model(folder)
         said = self.model.config
         for key in ("max_position_embeddings", "bos_token_id", "vocab_size"):
             if not isinstance(getattr(said, key, None), int):

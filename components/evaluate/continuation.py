@@ -112,7 +112,7 @@ def load(folder: Path, threads: int) -> Continuation | Filling:
 
 
 class _Exported:
-    """A Hugging Face model. What it read before is kept, so the next token costs one token."""
+    """A Hugging Face model. What it read is kept where its class can (not GPT-1), so the next token costs one token."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -122,10 +122,10 @@ class _Exported:
     @torch.no_grad()
     def next(self, ids: Sequence[int]) -> Tensor:
         known = len(self.read)
-        if not known or list(ids[:known]) != self.read or len(ids) == known:
+        if self.cache is None or list(ids[:known]) != self.read or len(ids) == known:
             known, self.cache = 0, None
         said = self.model(torch.tensor([ids[known:]]), past_key_values=self.cache, use_cache=True)
-        self.read, self.cache = list(ids), said.past_key_values
+        self.read, self.cache = list(ids), getattr(said, "past_key_values", None)
         logits: Tensor = said.logits[0, -1].float()
         return logits
 

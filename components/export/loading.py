@@ -18,8 +18,11 @@ from transformers.utils import logging
 from cairn.errors import ArtifactError, one_line
 
 
-def load_model(folder: Path, attention: Literal["eager", "sdpa"]) -> Any:
+def load_model(folder: Path, attention: Literal["eager"] | None = None) -> Any:
     """The model in `folder`, ready to score.
+
+    Args:
+        attention: None is what its class has: fused attention (SDPA), or, as of GPT-1, the plain one.
 
     Raises:
         ArtifactError: it does not load, or its weights do not fit its class.

@@ -13,17 +13,8 @@ if TYPE_CHECKING:
 
 def work(section: "Pretrain", task: "Task") -> BaseException | None:
     """Launch the trainer and wait for it."""
-    from cairn.lineage.attestation import BEGINNING
-    from cairn.lineage.statement import Resource
     from components.pretrain.launch import let_go, pretrain
     from trainer.cache import Stored
-
-    if section.init_from:
-        from components.pretrain.beginning import keep
-
-        keep(section, task.inputs["tokens"], task.store)
-        noted = {"kind": BEGINNING, "path": section.init_from.path}
-        task.objects.append(Resource("init_from", section.init_from.sha256, annotations=noted))
 
     place, cache = task.resources.checkpoints, task.resources.cache
     if place:
@@ -35,6 +26,10 @@ def work(section: "Pretrain", task: "Task") -> BaseException | None:
     else:
         assert cache, "without a cache all inputs are fetched"
         tokens = Stored(task.store.url, task.digests["tokens"], str(Path(cache).absolute()))
+    if section.init_from:
+        from components.pretrain.beginning import keep
+
+        task.objects.append(keep(section.init_from, section, tokens, task.store))
     return pretrain(
         section,
         tokens=tokens,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cairn.audit.text import lines
 from cairn.audit.verdicts import Verdict
 from cairn.audit.walk import audit
 from cairn.cli.main import enter
@@ -323,6 +324,37 @@ def test_a_section_that_was_edited_by_whoever_signs_does_not_fit_the_stage_key(c
 
     attest_instead(copy, "checkpoint", longer)
     assert names(audited(copy), "TAMPERED", "pretrain", "its stage key is not that of")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_weights_that_were_given_from_outside_are_a_root_and_others_that_nothing_made_are_missing(
+    copy: Project, tmp_path: Path, given: bool
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"weights")
+    base = store_of(copy).put(tmp_path / "base").digest
+
+    def began(said: dict[str, Any]) -> None:
+        noted = {"kind": "beginning", "path": "models/base", **({"given": True} if given else {})}
+        one = {"name": "init_from", "digest": {"sha256": base}, "annotations": noted}
+        said["predicate"]["buildDefinition"]["resolvedDependencies"].append(one)
+
+    attest_instead(copy, "checkpoint", began)
+    found = audited(copy)
+    node = found.nodes[f"artifact:{base}"]
+    limit = f"the weights that were given from outside (init_from {base[:12]})"
+    assert [one.verdict for one in node.findings if one.verdict is Verdict.BYTES_MATCH] == [Verdict.BYTES_MATCH]
+    assert node.given is given
+    assert any(limit in one for one in found.limits) is given
+    if not given:
+        assert names(found, "MISSING", "init_from", "no attestation says what made it")
+        return
+    assert not wrong(found)
+    assert "given from outside" in "".join(str(line) for line in lines(found))
+    data = next((copy.root / ".cairn/store/files").rglob(hashlib.md5(b"weights").hexdigest()[2:]))
+    data.chmod(0o644)
+    data.write_bytes(b"weighty")
+    assert names(audited(copy), "TAMPERED", "init_from", "model.safetensors")
 
 
 def test_what_an_attestation_does_not_say_is_named(copy: Project) -> None:

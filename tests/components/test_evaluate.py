@@ -27,8 +27,10 @@ from components.evaluate import bits as bits_module
 from components.evaluate.bits import Scorer
 from components.evaluate.bootstrap import interval
 from components.evaluate.compressors import compress
+from components.evaluate.continuation import Continuation, load
 from components.evaluate.recipe import Evaluate
 from tests.components.inputs import SHAPE, Document, Model, run, sentences, write_documents, write_model
+from trainer.recipe import ModelShape
 
 MERGES = ["t h", "th e", "Ġ the"]
 SECTION = Evaluate(
@@ -103,6 +105,27 @@ def test_the_bits_of_a_document_are_those_of_its_tokens_one_by_one(model: Model,
     assert found[0] == 0.0
     for ids, mine in zip(documents, found, strict=True):
         assert mine == pytest.approx(one_by_one(model, ids.tolist(), stride), rel=1e-5)
+
+
+def test_a_class_without_fused_attention_and_without_a_memory_is_scored_and_goes_on(tmp_path: Path) -> None:
+    sizes = {"layers": 2, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 64, "context": 16}
+    made = write_model(tmp_path, shape=ModelShape.model_validate({"named": "gpt1", **sizes}))
+    scorer = Scorer(made.folder, threads=1)
+    assert type(scorer.model).__name__ == "OpenAIGPTLMHeadModel"
+    ids = scorer.encode("The cairn.")
+    with torch.no_grad():
+        logits = made.trained(torch.from_numpy(ids.astype(np.int64))[None, :-1])[0]
+    nats = torch.nn.functional.cross_entropy(logits, torch.from_numpy(ids[1:].astype(np.int64)), reduction="sum")
+    assert scorer.bits([ids], stride=8) == [pytest.approx(float(nats) / math.log(2), rel=1e-5)]
+    loaded = load(made.folder, 1)
+    assert isinstance(loaded, Continuation)
+    written = list(loaded.stream("The", tokens=20, temperature=0, top_k=None, seed=0))
+    assert len(written) == 20
+    window = loaded.encode("The")
+    for token, _ in written:
+        assert token == greedy(made, window, 1)[0]
+        window = [*window, token]
+        window = window[-8:] if len(window) > 16 else window
 
 
 def test_every_token_is_scored_once_and_from_enough_context(scorer: Scorer) -> None:

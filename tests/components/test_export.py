@@ -137,7 +137,7 @@ def test_every_weight_of_a_class_has_the_dtype_that_is_asked_for(tmp_path: Path,
 def test_padding_that_attention_leaves_out_does_not_change_a_masked_model(tmp_path: Path, name: str) -> None:
     shape = MODERNBERT if name == "modernbert" else ModelShape.model_validate({"named": name, **SMALL})
     made = exported(tmp_path, shape=shape)
-    loaded, tokenizer = load_model(made.folder, "sdpa"), AutoTokenizer.from_pretrained(made.folder)
+    loaded, tokenizer = load_model(made.folder), AutoTokenizer.from_pretrained(made.folder)
     batch = tokenizer(["the other", "the other thing: naïve"], padding=True, return_tensors="pt")
     assert not batch.attention_mask.all()
     with torch.no_grad():

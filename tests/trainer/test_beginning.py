@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, processors
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from cairn.errors import ArtifactError, StageError
 from cairn.lineage.artifact import read_artifact, readable
@@ -134,6 +136,29 @@ def test_a_model_directory_of_another_tokenizer_or_without_one_is_refused(direct
         check_beginning(training(directory), tokens)
 
 
+def test_a_tokenizer_that_transformers_wrote_anew_is_the_same_and_one_that_adds_tokens_is_not(
+    directory: Path, tmp_path: Path
+) -> None:
+    made = Tokenizer(models.BPE({"a": 1, "b": 2, "ab": 3, "<|endoftext|>": 0}, [("a", "b")]))
+    made.add_special_tokens(["<|endoftext|>"])
+    ours = f"{made.to_str(pretty=True)}\n".encode()
+    folder = counting(tmp_path / "tokens")
+    said = {**json.loads((folder / "tokens.json").read_bytes()), "tokenizer": hashlib.sha256(ours).hexdigest()}
+    (folder / "tokens.json").write_bytes(readable(said))
+    tokens, file = Tokens.open(folder), directory / "tokenizer.json"
+    file.write_bytes(ours)
+    PreTrainedTokenizerFast(tokenizer_file=str(file)).save_pretrained(directory)  # type: ignore[no-untyped-call]
+    assert file.read_bytes() != ours
+    check_beginning(training(directory), tokens)
+
+    made.post_processor = processors.TemplateProcessing("<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    made.save(str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(StageError) as refused:
+        check_beginning(training(directory), tokens)
+    assert f"set tokenize.tokenizer: {file}, tokenize.tokenizer_sha256: '{digest}'" in str(refused.value)
+
+
 def test_a_folder_that_is_missing_or_something_else_is_refused(tmp_path: Path, tokens: Tokens) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("x")
@@ -182,10 +207,11 @@ def test_the_store_keeps_what_training_begins_with_and_nothing_that_was_refused(
     (folder / "tokens.json").write_bytes(readable({**json.loads((folder / "tokens.json").read_bytes()), **TOLD}))
     wrong = asked.model_copy(update={"init_from": InitFrom(path=str(checkpoint), sha256="0" * 64)})
     with pytest.raises(StageError, match=f"has the digest {digest}"):
-        keep(wrong, folder, store)
+        keep(InitFrom(path=str(checkpoint), sha256="0" * 64), wrong, folder, store)
     assert not store.has(digest)
-    keep(asked, folder, store)
+    noted = keep(asked.init_from, asked, folder, store)
+    assert noted.annotations == {"kind": "beginning", "path": str(checkpoint), "given": True}
     assert store.has(digest)
     assert f"goes to the store ({digest[:12]})" in capsys.readouterr().err
-    keep(asked, folder, store)
+    keep(asked.init_from, asked, folder, store)
     assert capsys.readouterr().err == ""
