@@ -34,11 +34,23 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 class Writer(StorageWriter):
     """Writes a checkpoint into a folder of a place, hashing every file while it is written."""
 
-    def __init__(self, place: Place, folder: str, commit: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
-        """`commit` takes what is to be known of the tensors and of the files, and writes the manifest, in the first
-        process, when every process has written."""
+    def __init__(
+        self,
+        place: Place,
+        folder: str,
+        begin: Callable[[], None],
+        commit: Callable[[dict[str, Any], dict[str, Any]], None],
+    ) -> None:
+        """Both are called in the first process.
+
+        Args:
+            begin: raises what is against writing, before anything is.
+            commit: takes what is to be known of the tensors and of the files, and writes the manifest, when every
+                process has written.
+        """
         self.place = place
         self.folder = folder
+        self.begin = begin
         self.commit = commit
 
     def reset(self, checkpoint_id: Any = None) -> None:
@@ -53,6 +65,7 @@ class Writer(StorageWriter):
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Number the files. Only here is it known that nobody writes yet: what a killed run left behind goes."""
+        self.begin()
         self.place.drop(f"{self.folder}/manifest.json")
         self.place.drop(self.folder)
         return [replace(plan, storage_data=f"{index:05d}.bin") for index, plan in enumerate(plans)]

@@ -18,6 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from trainer.masking import IGNORED
 
 QUERY_BLOCK = 256  # queries in one block of attention: its scores stay in cache
+CACHE = 800_000  # bytes of one operand: a core has one or two MiB, and a pass has three of them
 
 
 def local(weight: Tensor) -> Tensor:
@@ -46,6 +47,24 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     x: (batch, time, heads, head_dim); cosine, sine: (time, 1, head_dim / 2) in the dtype of x.
     """
     return _Rotate.apply(x, cosine, sine)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def rms_norm_rotate(x: Tensor, weight: Tensor, eps: float, cosine: Tensor, sine: Tensor) -> Tensor:
+    """`rotate(rms_norm(x, weight, eps), cosine, sine)`, in half as many passes over memory.
+
+    x: (batch, time, heads, head_dim) in fp32 or bf16; weight: (heads, head_dim), fp32; cosine, sine: (time, 1,
+    head_dim / 2) or (batch, time, 1, head_dim / 2) in the dtype of x.
+    """
+    if x.is_cpu and not torch.compiler.is_compiling():
+        return _RMSNormRotate.apply(x, weight, eps, cosine, sine)  # type: ignore[no-any-return,no-untyped-call]
+    return rotate(rms_norm(x, weight, eps), cosine, sine)
+
+
+def stacked(weights: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Matrices one below the other, cast on the way: (m1, n), (m2, n), … to (m1 + m2 + …, n)."""
+    if torch.compiler.is_compiling():
+        return torch.cat([weight.to(dtype) for weight in weights])
+    return _Stacked.apply(dtype, *weights)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def swiglu(gate_and_up: Tensor) -> Tensor:
@@ -229,6 +248,79 @@ class _Rotate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
         return (grad * cosine).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sine, value=-1), None, None
+
+
+class _RMSNormRotate(torch.autograd.Function):
+    """With z = x / rms(x), the output is z·C + roll(z)·S: the weight is in C and S, and what a row is divided by
+    comes last. Backward, r is the gradient before the rotation; sums over a head, and over the rows of a head, are
+    products with a matrix. A few rows of the batch at a time, so that they stay in cache from one pass to the next."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, cosine: Tensor, sine: Tensor) -> Tensor:
+        half = x.shape[-1] // 2
+        weight_here = weight.to(x.dtype)
+        cosine, sine = torch.cat((cosine, cosine), -1), torch.cat((-sine, sine), -1)
+        by_x, by_rolled = cosine * weight_here, sine * weight_here.roll(half, -1)
+        rows = _rows_in_cache(x)
+        out = torch.empty(x.shape, dtype=x.dtype)
+        scales = []
+        for index, (part, into) in enumerate(zip(x.split(rows), out.split(rows), strict=True)):
+            norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True, dtype=torch.float32)
+            scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+            torch.mul(part, _rows_of(by_x, index, rows), out=into)
+            into.addcmul_(part.roll(half, -1), _rows_of(by_rolled, index, rows)).mul_(scale.to(x.dtype))
+            scales.append(scale)
+        ctx.save_for_backward(x, weight, cosine, sine, *scales)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        x, weight, cosine, sine, *scales = ctx.saved_tensors
+        heads, width = weight.shape
+        weight_here = weight.to(x.dtype)
+        # Contiguous, so that each pass is one long row.
+        cosine, sine = (part.expand(*part.shape[:-2], heads, width).contiguous() for part in (cosine, sine))
+        over_heads = torch.block_diag(*weight_here[..., None])  # (heads * width, heads)
+        rows = _rows_in_cache(x)
+        by_x, by_weight = torch.empty(x.shape, dtype=x.dtype), torch.zeros_like(weight)
+        parts = zip(x.split(rows), grad.split(rows), by_x.split(rows), scales, strict=True)
+        for index, (part, g, r, scale) in enumerate(parts):
+            torch.mul(g, _rows_of(cosine, index, rows), out=r)
+            r.addcmul_(g.roll(width // 2, -1), _rows_of(sine, index, rows), value=-1)
+            product = (part * r).view(-1, heads * width)
+            scale_here = scale.to(x.dtype)
+            by_weight += (scale_here.view(-1, heads).mT @ product).view(heads, heads, width).diagonal().mT
+            dot = (product @ over_heads).view(scale.shape)
+            along = scale.pow(3).mul_(dot).div_(width).to(x.dtype)
+            r.mul_(weight_here).mul_(scale_here).addcmul_(part, along, value=-1)
+        return by_x, by_weight, None, None, None
+
+
+def _rows_in_cache(x: Tensor) -> int:
+    """How many rows of a batch fit into the cache of a core, several times over."""
+    return max(1, CACHE // max(1, x[0].numel() * x.element_size()))
+
+
+def _rows_of(angles: Tensor, index: int, rows: int) -> Tensor:
+    """Of angles that each row of the batch has for itself, those of the rows at hand; of others, all."""
+    return angles[index * rows : (index + 1) * rows] if angles.dim() == 4 else angles
+
+
+class _Stacked(torch.autograd.Function):
+    """In one pass over memory, where a cast and a copy of what was cast are two."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> Tensor:
+        ctx.rows, ctx.kinds = [len(weight) for weight in weights], [weight.dtype for weight in weights]
+        out = torch.empty(sum(ctx.rows), weights[0].shape[1], dtype=dtype, device=weights[0].device)
+        for part, weight in zip(out.split(ctx.rows), weights, strict=True):
+            part.copy_(weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        parts = zip(grad.split(ctx.rows), ctx.kinds, strict=True)
+        return None, *(part.to(kind) for part, kind in parts)
 
 
 class _SwiGLU(torch.autograd.Function):

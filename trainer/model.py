@@ -11,7 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.kernels import Reach, activate, attend, head_loss, layer_norm, local, reach, rms_norm, rotate, swiglu
+from trainer.kernels import (
+    Reach,
+    activate,
+    attend,
+    head_loss,
+    layer_norm,
+    local,
+    reach,
+    rms_norm,
+    rms_norm_rotate,
+    rotate,
+    stacked,
+    swiglu,
+)
 from trainer.recipe import ModelShape
 
 
@@ -162,12 +175,13 @@ class Attention(nn.Module):
         scale = e**-0.5
         if self.shape.qk_norm == "head":
             of_query, of_key = local(self.query_norm.weight) * scale, local(self.key_norm.weight)
-            qk = rms_norm(qk, torch.cat((of_query.expand(h, e), of_key.expand(k, e))), eps)
+            weight = torch.cat((of_query.expand(h, e), of_key.expand(k, e)))
+            qk = rms_norm(qk, weight, eps) if rope is None else rms_norm_rotate(qk, weight, eps, *rope)
         elif self.shape.qk_norm == "width":
             query, key = (part.flatten(2) for part in torch.split(qk, [h, k], 2))
             query, key = rms_norm(query, self.query_norm.weight * scale, eps), rms_norm(key, self.key_norm.weight, eps)
             qk = torch.cat((query, key), -1).view(*x.shape[:2], h + k, e)
-        if rope is not None:
+        if rope is not None and self.shape.qk_norm != "head":
             qk = rotate(qk, *rope)
         query, key = torch.split(qk, [h, k], 2)
         if self.shape.qk_norm == "none":
@@ -237,7 +251,7 @@ class Matrix(nn.Module):
 
 def joined(x: Tensor, *matrices: Matrix) -> Tensor:
     """What several matrices make of x, one behind the other in the last dimension, in one product."""
-    weight = torch.cat([local(matrix.weight).to(x.dtype) for matrix in matrices])  # cast first: fewer bytes to copy
+    weight = stacked([local(matrix.weight) for matrix in matrices], x.dtype)
     biases: list[Tensor] = [local(matrix.bias) for matrix in matrices if matrix.bias is not None]
     return F.linear(x, weight, torch.cat(biases).to(x.dtype) if biases else None)
 

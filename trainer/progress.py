@@ -37,17 +37,28 @@ T = TypeVar("T")
 class InProgress:
     """The checkpoints of one run, in one place. Every process calls the same methods in the same order."""
 
-    def __init__(self, place: Place, made_for: Mapping[str, Any], keep_last: int, rank: int = 0, size: int = 1) -> None:
+    def __init__(
+        self,
+        place: Place,
+        made_for: Mapping[str, Any],
+        keep_last: int,
+        rank: int = 0,
+        size: int = 1,
+        still_ours: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             made_for: what a checkpoint must have been made for to be taken up: nested mappings, as of a recipe.
             keep_last: how many stay.
+            still_ours: called in the first process before a checkpoint is begun, committed or dropped; raises
+                StageError when the place is another trainer's by now.
         """
         self.place = place
         self.made_for = made_for
         self.keep_last = keep_last
         self.rank = rank
         self.size = size
+        self.still_ours = still_ours
         # A group of its own: the thread talks to the threads of the others while training talks on the first one.
         self.group = dist.new_group(backend="gloo") if size > 1 else None
         self.writer = ThreadPoolExecutor(1, "checkpoint")
@@ -74,7 +85,8 @@ class InProgress:
         self.in_flight = self.writer.submit(self._write, step, copies, log, dict(facts))
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if it is known by now: OSError (disk full), StoreError."""
+        """Raise what went wrong in the thread, if it is known by now: OSError (disk full), StoreError, StageError when
+        another trainer took the place over."""
         if self.in_flight and self.in_flight.done():
             self.wait()
 
@@ -90,11 +102,13 @@ class InProgress:
         def commit(tensors: dict[str, Any], files: dict[str, Any]) -> None:
             files["training.jsonl"] = self.place.write(f"{folder}/training.jsonl", lambda: [memoryview(log)])
             manifest = {"step": step, "made_for": self.made_for, "processes": self.size, **facts}
+            self.still_ours()
             self.place.put(f"{folder}/manifest.json", sealed({**manifest, "files": files, "tensors": tensors}))
             self.newest = step
+            self.still_ours()
             self._retire(step)
 
-        writer = Writer(self.place, folder, commit)
+        writer = Writer(self.place, folder, self.still_ours, commit)
         try:
             with _as_it_was():
                 save(state, storage_writer=writer, planner=planner, process_group=self.group, no_dist=self.size == 1)

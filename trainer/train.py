@@ -18,6 +18,7 @@ from trainer.beginning import weights
 from trainer.cache import Stored
 from trainer.checkpoint import save_weights, weights_of
 from trainer.evaluate import CutShortError, Development
+from trainer.fence import Fence
 from trainer.guard import Guard, report, rows_to_blame
 from trainer.heart import Heart
 from trainer.kept import check_kept, fetch, hand_over_kept, keep_state, send
@@ -117,7 +118,9 @@ class Trainer:
         """sha256 of the states that were kept, by step."""
         made_for = {"pretrain": recipe.model_dump(mode="json"), "tokens": self.tokens.manifest}
         place = Place(f"{run.checkpoints}/checkpoints")
-        self.checkpoints = InProgress(place, made_for, recipe.keep_last, rank, size)
+        # Whoever comes last has the place; an earlier trainer, of whatever machine, finds that out and ends.
+        self.still_ours = Fence(run.checkpoints).check if self.first else lambda: None
+        self.checkpoints = InProgress(place, made_for, recipe.keep_last, rank, size, self.still_ours)
         self.elsewhere = None if run.checkpoints == str(run.work) else Place(f"{run.checkpoints}/kept")
         """Where kept states go too when the work folder may be lost."""
         self.step, self.logged = self._resume()
@@ -173,6 +176,7 @@ class Trainer:
         else:
             state = gathered(self.state(), keep=self.first)
             if self.first:
+                self.still_ours()  # when this run is done, its checkpoints go
                 self._finish(state)
                 self._tell("done", speed.summary())
         return True
@@ -315,6 +319,7 @@ class Trainer:
             kept = self.run.work / "kept"
             self.kept[str(self.step)] = keep_state(kept, self.step, state, {"log": log.settle()})
             if self.elsewhere:
+                self.still_ours()
                 send(kept, self.step, self.elsewhere)
 
     def state(self) -> dict[str, torch.Tensor]:

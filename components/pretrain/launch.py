@@ -74,7 +74,7 @@ def pretrain(
         What interrupted training when its last step was done already, so that it came to its end all the same.
 
     Raises:
-        StageError: the run cannot work as asked, also where steps are to be traced that there are not, or the trainer failed; the text is the trainer's own.
+        StageError: the run cannot work as asked, or the trainer failed; the text is the trainer's own.
         ArtifactError: the tokens are damaged.
         StoreError: the tokens are not in the store.
         KeyboardInterrupt: asked to stop; a checkpoint was written.

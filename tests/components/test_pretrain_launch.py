@@ -24,7 +24,7 @@ from tests.pipelines.project import heed_interrupt
 from tests.trainer.tokens import counting
 
 LAUNCH = """
-import json, sys
+import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def launch():
         (root / name).mkdir(parents=True, exist_ok=True)
     pretrain(Pretrain.model_validate_json(recipe), tokens=root / "tokens", checkpoint=root / "checkpoint",
              optimizer=root / "optimizer", work=root / "work", name="test", facts=facts,
+             checkpoints=os.environ.get("CAIRN_CHECKPOINTS"),
              resources=replace(Resources.from_environment(), processes=processes))
     print(json.dumps(facts))
 if __name__ == "__main__":
@@ -321,17 +322,45 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
 
 
 @pytest.mark.slow
+def test_a_run_whose_checkpoints_another_machine_took_over_ends_and_the_other_ends_with_the_same_bytes(
+    long: Path, tmp_path: Path
+) -> None:
+    place = {"CAIRN_CHECKPOINTS": str(tmp_path / "place")}
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    process = start(one, 1, place, **LONG)
+    wait_for_step(process, one / "work", 220)
+    os.kill(rank(one, 0), signal.SIGSTOP)  # a machine that nobody hears of
+    second = start(other, 1, place, **LONG)
+    wait_for_step(second, other / "work", 250)
+    os.kill(rank(one, 0), signal.SIGCONT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert re.search(r"error: pretrain: \S+/place: process \d+ on \S+ took these checkpoints over at \S+:", said), said
+    assert "Traceback" not in said
+    assert not running(one, "-m\0trainer")
+    _, said = second.communicate(timeout=120)
+    assert second.returncode == 0, said
+    assert re.search(r"resuming at step [12]00", said), said
+    assert made(other) == made(long)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_run_that_is_asked_to_stop_while_it_compiles_ends_in_time_and_is_not_started_again(tmp_path: Path) -> None:
-    slow = {"CAIRN_GRACE": "3", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "nothing is compiled yet")}
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_stop_while_it_compiles_ends_in_time_and_is_not_started_again(
+    tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    slow = {"CAIRN_GRACE": "3", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kernels")}
     process = start(tmp_path, 1, slow, compile=True, mode="fast")
     while not running(tmp_path, "cc1plus"):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     began = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
     assert re.search(r"stopped (before the first checkpoint|at step \d+, checkpoint written)", said), said
     assert "Traceback" not in said
     assert time.monotonic() - began < 30

@@ -51,6 +51,15 @@ def test_rotate() -> None:
     same(kernels.rotate(x, angle.cos(), angle.sin()), plain, x)
 
 
+@pytest.mark.parametrize("angles", [(5, 1, 4), (3, 5, 1, 4)])
+@pytest.mark.parametrize("cache", [1, 1 << 20])
+def test_rms_norm_rotate(monkeypatch: pytest.MonkeyPatch, cache: int, angles: tuple[int, ...]) -> None:
+    monkeypatch.setattr(kernels, "CACHE", cache)  # one row at a time, and all at once
+    x, weight, angle = draw(3, 5, 4, 8), draw(4, 8), torch.rand(angles)
+    plain = kernels.rotate(kernels.rms_norm(x, weight, 1e-6), angle.cos(), angle.sin())
+    same(kernels.rms_norm_rotate(x, weight, 1e-6, angle.cos(), angle.sin()), plain, x, weight)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("time", [5, 300])

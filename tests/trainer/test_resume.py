@@ -71,7 +71,14 @@ def _settings() -> Iterator[None]:
     torch.set_flush_denormal(False)
 
 
-def train(root: Path, tokens: Path, changes: dict[str, Any], looks: int = 1 << 30, stop: Stop | None = None) -> bool:
+def train(
+    root: Path,
+    tokens: Path,
+    changes: dict[str, Any],
+    looks: int = 1 << 30,
+    stop: Stop | None = None,
+    checkpoints: str = "",
+) -> bool:
     """Train in `root`, on from what is there; whether it came to its end."""
     for name in ("work", "checkpoint", "optimizer"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -79,7 +86,7 @@ def train(root: Path, tokens: Path, changes: dict[str, Any], looks: int = 1 << 3
         training=Training.model_validate_json(json.dumps({**RECIPE, **changes})),
         tokens=tokens,
         work=root / "work",
-        checkpoints=str(root / "elsewhere"),
+        checkpoints=checkpoints or str(root / "elsewhere"),
         checkpoint=root / "checkpoint",
         optimizer=root / "optimizer",
         board=None,
