@@ -36,17 +36,8 @@ GOAL = 1.3
 SHAPE = ModelShape(layers=4, width=256, heads=4, kv_heads=2, head_dim=64, mlp_width=704, context=256)
 VOCABULARY, BATCH, STEPS = 4096, 16, 160
 RATES = (0.001, 0.002, 0.004, 0.008)
-SHARES = (
-    0.15,
-    0.25,
-    0.35,
-    0.45,
-    0.55,
-    0.65,
-    0.75,
-    0.85,
-    1.0,
-)  # of the baseline's tokens, that the default recipe tries
+SHARES = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)
+"""Of the baseline's tokens, that the default recipe tries."""
 HELDOUT = 128  # windows
 END = "<|endoftext|>"
 

@@ -264,7 +264,7 @@ class _RMSNormRotate(torch.autograd.Function):
         rows = _rows_in_cache(x)
         out = torch.empty(x.shape, dtype=x.dtype)
         scales = []
-        for index, (part, into) in enumerate(zip(x.split(rows), out.split(rows), strict=True)):
+        for index, (part, into) in enumerate(zip(torch.split(x, rows), torch.split(out, rows), strict=True)):
             norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True, dtype=torch.float32)
             scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
             torch.mul(part, _rows_of(by_x, index, rows), out=into)
@@ -283,7 +283,7 @@ class _RMSNormRotate(torch.autograd.Function):
         over_heads = torch.block_diag(*weight_here[..., None])  # (heads * width, heads)
         rows = _rows_in_cache(x)
         by_x, by_weight = torch.empty(x.shape, dtype=x.dtype), torch.zeros_like(weight)
-        parts = zip(x.split(rows), grad.split(rows), by_x.split(rows), scales, strict=True)
+        parts = zip(torch.split(x, rows), torch.split(grad, rows), torch.split(by_x, rows), scales, strict=True)
         for index, (part, g, r, scale) in enumerate(parts):
             torch.mul(g, _rows_of(cosine, index, rows), out=r)
             r.addcmul_(g.roll(width // 2, -1), _rows_of(sine, index, rows), value=-1)
@@ -313,13 +313,13 @@ class _Stacked(torch.autograd.Function):
     def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> Tensor:
         ctx.rows, ctx.kinds = [len(weight) for weight in weights], [weight.dtype for weight in weights]
         out = torch.empty(sum(ctx.rows), weights[0].shape[1], dtype=dtype, device=weights[0].device)
-        for part, weight in zip(out.split(ctx.rows), weights, strict=True):
+        for part, weight in zip(torch.split(out, ctx.rows), weights, strict=True):
             part.copy_(weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        parts = zip(grad.split(ctx.rows), ctx.kinds, strict=True)
+        parts = zip(torch.split(grad, ctx.rows), ctx.kinds, strict=True)
         return None, *(part.to(kind) for part, kind in parts)
 
 
