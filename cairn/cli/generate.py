@@ -69,7 +69,7 @@ def _fill(model: "Filling", prompt: str, top_k: int, folder: str, json: bool) ->
     from components.report.markup import visible
 
     guesses = model.fill(prompt, min(top_k or GUESSES, GUESSES))
-    first, *rest = prompt.split(model.written)
+    first, *rest = model.around(prompt)
     filled = first + "".join(one[0].text + part for one, part in zip(guesses, rest, strict=True))
     if json:
         masks = [[asdict(guess) for guess in one] for one in guesses]

@@ -36,13 +36,19 @@ class Filling:
         """How a prompt spells the mask token."""
         return str(self.tokenizer.id_to_token(self.mask))
 
+    def around(self, prompt: str) -> list[str]:
+        """The text before, between and behind the mask tokens of a prompt. In "a <mask>" the mask token takes the
+        space, as a token holds the space before its word: so does the tokenizer, and so it learned."""
+        *before, last = prompt.split(self.written)
+        return [*(part.removesuffix(" ") for part in before), last]
+
     @torch.no_grad()
     def fill(self, prompt: str, top_k: int) -> list[list[Guess]]:
         """For each mask token of the prompt the likeliest tokens, likeliest first, at most so many.
 
         Raises SourceError when the prompt has no mask token, or is longer than the context.
         """
-        parts = prompt.split(self.written)
+        parts = self.around(prompt)
         ids, at = [self.end_of_text], []
         for number, part in enumerate(parts):
             if number:

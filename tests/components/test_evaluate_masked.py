@@ -302,7 +302,7 @@ def test_checkpoint_and_export_fill_in_the_same_tokens(model: Model, scorer: Mas
     prompt = f"The {MASK} marks{MASK}the path"
     naive = load_model(model.folder, attention="eager")
     ids = [scorer.scorer.end_of_text]
-    for part in ("The ", MASK, " marks", MASK, "the path"):
+    for part in ("The", MASK, " marks", MASK, "the path"):
         ids += [scorer.mask] if part == MASK else scorer.scorer.tokenizer.encode(part).ids
     with torch.no_grad():
         chances = torch.softmax(naive(torch.tensor([ids])).logits[0].double(), -1)
@@ -317,6 +317,9 @@ def test_checkpoint_and_export_fill_in_the_same_tokens(model: Model, scorer: Mas
             assert [guess.probability for guess in one] == pytest.approx(
                 chances[place].topk(4).values.tolist(), rel=1e-4
             )
+        # The space before a mask token is the token's own, for the exported tokenizer too.
+        assert loaded.fill(prompt.replace(" <", "<", 1), 4) == guesses
+        assert loaded.around(f"a {MASK} b{MASK}\n  {MASK} c") == ["a", " b", "\n ", " c"]
         with pytest.raises(SourceError, match=re.escape(f"the prompt: has no {MASK}: write it where")):
             loaded.fill("The cairn", 4)
         with pytest.raises(SourceError, match=r"the prompt: has \d+ tokens, the model sees 32: shorten it"):

@@ -80,7 +80,7 @@ class Pod:
         assert done.returncode == code, done.stderr
         return done.stderr
 
-    def train(self, tokens: Path | Stored, name: str, **changes: int) -> tuple[str | None, str | None]:
+    def train(self, tokens: Path | Stored, name: str, **changes: object) -> tuple[str | None, str | None]:
         """Train in this process; the digests of what it made."""
         section = {**small_recipe()["pretrain"], **CHANGES, **changes}
         for made in ("work", "checkpoint", "optimizer"):
@@ -129,14 +129,17 @@ def flipped(data: bytes) -> bytes:
 @pytest.fixture
 def pod(tmp_path: Path, s3: str) -> Pod:
     """A pod, and tokens of many shards in its bucket."""
+    return a_pod(tmp_path, s3)
 
+
+def a_pod(root: Path, s3: str, mask: int | None = None) -> Pod:
     def text(seed: int) -> list[int]:
-        return [1 + (seed * 7 + position * (1 + seed % 3)) % 63 for position in range(90 + seed % 11)]
+        return [1 + (seed * 7 + position * (1 + seed % 3)) % 62 for position in range(90 + seed % 11)]
 
     texts = {"train": [text(seed) for seed in range(48)], "development": [text(seed) for seed in range(48, 50)]}
-    store = Store(f"{s3}/{tmp_path.name}")
-    tokens = store.put(write_tokens(tmp_path / "tokens", texts, shards=SHARDS))
-    return Pod(tmp_path, store, tokens)
+    store = Store(f"{s3}/{root.name}")
+    tokens = store.put(write_tokens(root / "tokens", texts, shards=SHARDS, mask=mask))
+    return Pod(root, store, tokens)
 
 
 def test_a_pod_reads_shards_from_the_store_as_it_needs_them(pod: Pod, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +182,24 @@ def test_a_pod_reads_shards_from_the_store_as_it_needs_them(pod: Pod, capsys: py
     assert printed.splitlines()[-1].startswith(f"error: pretrain: {place}: has sha256 ")
     assert printed.endswith(f", not {member.sha256}: it is damaged there\n")
     assert shards[0] not in pod.cached()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_mixture_and_a_masked_model_make_of_shards_in_a_bucket_what_they_make_of_a_folder(
+    s3: str, tmp_path: Path, masked: bool
+) -> None:
+    pod = a_pod(tmp_path, s3, mask=63)
+    changes: dict[str, object] = {
+        "mixture": [{"weights": {"even": 1, "odd": 3}}, {"begin": 0.5, "weights": {"odd": 1}}],
+    }
+    if masked:
+        encoder = {"causal": False, "norm": "layernorm", "qk_norm": "none", "kv_heads": 2}
+        changes["model"] = {**small_recipe()["pretrain"]["model"], **encoder}
+    expected = pod.train(pod.root / "tokens", "here", **changes)
+    assert pod.train(pod.stored, "cached", **changes) == expected
+    log = (pod.root / "cached" / "checkpoint" / "training.jsonl").read_text()
+    assert ("development_masked_loss_15.even" in log) == masked
+    assert 0 < len([name for name in pod.cached() if name.endswith(".bin")]) < SHARDS
 
 
 def test_tokens_that_are_not_in_the_store_are_named(store: Store, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer.checkpoint import weights_of
 from trainer.guard import Guard
 from trainer.loss import Examples, loss, totals
+from trainer.masked_loss import masked_losses
+from trainer.masking import Vocabulary
 from trainer.model import Transformer
 from trainer.optim import Optimizers, clip
 from trainer.parallel import Parallel
@@ -21,7 +24,7 @@ from trainer.place import Place
 from trainer.progress import InProgress
 from trainer.recipe import Skip, Training
 from trainer.sharded import part_of
-from trainer.spread import exchange, fill, full, gathered, place
+from trainer.spread import exchange, fill, full, gathered, let_go, place
 
 VOCABULARY = 96
 STEPS = 2
@@ -34,6 +37,11 @@ MODEL = {
     "mlp_width": 128,
     "context": 32,
 }
+DEVELOPMENT = {
+    name: [np.random.default_rng(size).integers(2, VOCABULARY, size) for size in sizes]
+    for name, sizes in {"short": (7, 5, 3), "long": (71, 32, 90)}.items()
+}
+"""Documents by domain, of lengths that no number of processes divides."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class Case:
 
 
 def train(case: Case, parallel: Parallel) -> dict[str, Tensor]:
-    """Loss and gradient norm of every step, the gradients of the first, and the weights after the last, all whole."""
+    """Loss and gradient norm of every step, the gradients of the first, and the weights after the last, all whole; of a
+    masked model what it loses on development text then."""
     training = case.training
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
     with parallel.built_on:
@@ -98,6 +107,10 @@ def train(case: Case, parallel: Parallel) -> dict[str, Tensor]:
                 assert parameter.grad is not None
                 part_of(parameter).sub_(part_of(parameter.grad) / divisor, alpha=0.3)
                 parameter.grad = None
+    if not training.model.causal:
+        told = masked_losses(model, DEVELOPMENT, Vocabulary(VOCABULARY, 0, 1), trained=0.3)
+        found |= {name: torch.tensor(value) for name, value in told.items()}
+        let_go(model)
     return found | gathered({f"weight.{name}": parameter for name, parameter in named.items()}, keep=True)
 
 
