@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from cairn.errors import AT_ONCE, StageError, StoreError, one_line
 from cairn.lineage.artifact import remove, written_aside
 from cairn.progress import pass_on, relayed
-from cairn.resources import Resources
+from cairn.resources import PROFILE, Resources
 from trainer import lease
 from trainer.cache import Stored
 from trainer.layout import mesh_of
@@ -81,6 +81,12 @@ def pretrain(
     """
     opened = Tokens.open(tokens)
     order = check(section, opened, resources.processes)
+    if resources.profile and resources.profile[0] >= section.steps:
+        first, stop = resources.profile
+        raise StageError(
+            f"environment variable {PROFILE}='{first}:{stop}': training has steps 0 to {section.steps - 1}: name some "
+            "of them, or unset it"
+        )
     print(f"pretrain: {outlook(section, opened.vocab_size, resources.processes)}", file=sys.stderr)
     warning = beyond(section, opened.vocab_size, resources.processes)
     if warning:
@@ -179,13 +185,13 @@ def _run_job(
     asks, job = str(work / "run.json"), f"1x{resources.processes}"
     app = torchrun(asks, launch, m="trainer", name=f"/cairn-{name}", j=job, env=environment)
     interrupted: BaseException | None = None
-    asked = float("-inf")
     with _own_signals(), get_runner() as runner:
         options = {"log_dir": str((work / "logs").resolve()), "auto_set_cuda_visible_devices": False}
         try:
             handle = runner.run(app, "local_cwd", cfg=options)
+            heard = Heard()
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _raise)
+                signal.signal(number, heard)
         except SignalException as stop:  # raised by handlers that TorchX installs before it starts the job
             _raise(stop.sigval, None)
         shown = 0
@@ -199,15 +205,26 @@ def _run_job(
                 runner.wait(handle, wait_interval=0.1)
                 return interrupted
             except (KeyboardInterrupt, SystemExit) as stop:
-                before, asked = asked, time.monotonic()
-                if asked - before < AT_ONCE:
-                    continue
                 if interrupted is not None:
                     runner.cancel(handle)
                     raise
                 interrupted = stop
                 print("\npretrain: stopping at the next step (again: stop at once)", file=sys.stderr, flush=True)
                 let_go()
+
+
+class Heard:
+    """A handler that raises for a signal, and not again for one that follows at once: Ctrl-C comes from the terminal
+    and from whoever passes it on, and the second must not end what the first one asked for."""
+
+    def __init__(self) -> None:
+        self.last = float("-inf")
+
+    def __call__(self, number: int, frame: object) -> None:
+        """Raise KeyboardInterrupt or SystemExit, or do nothing."""
+        before, self.last = self.last, time.monotonic()
+        if self.last - before > AT_ONCE:
+            _raise(number, frame)
 
 
 def _raise(number: int, _: object) -> NoReturn:

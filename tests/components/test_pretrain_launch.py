@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from cairn.errors import StageError
 from cairn.lineage.artifact import digest_of
+from cairn.resources import Resources
+from components.pretrain.launch import Heard, pretrain
+from components.pretrain.recipe import Pretrain
 from tests.pipelines.project import heed_interrupt
 from tests.trainer.tokens import counting
 
@@ -186,6 +190,15 @@ def test_what_a_person_has_to_put_right_is_not_tried_again(tmp_path: Path) -> No
     assert "restart" not in said
 
 
+def test_steps_to_trace_that_there_are_not_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    counting(tmp_path / "tokens")
+    folders: dict[str, Any] = {name: tmp_path / name for name in ("tokens", "checkpoint", "optimizer", "work")}
+    asked = Resources(workers=1, processes=1, profile=(40, 50))
+    with pytest.raises(StageError, match="CAIRN_PROFILE='40:50': training has steps 0 to 39: name some of them"):
+        pretrain(Pretrain.model_validate_json(json.dumps(RECIPE)), **folders, resources=asked, name="test", facts={})
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_trainer_that_is_told_to_end_while_it_starts_loses_nothing(undisturbed: Path, tmp_path: Path) -> None:
     process = start(tmp_path)
     # Not torchrun, nor its child before it is another program: that has the handlers of its parent.
@@ -276,6 +289,17 @@ def test_after_everything_was_killed_the_next_run_makes_the_same_bytes(long: Pat
     assert made(tmp_path) == made(long)
 
 
+def test_the_same_signal_by_two_ways_interrupts_once_and_a_later_one_again() -> None:
+    heard = Heard()
+    with pytest.raises(KeyboardInterrupt):
+        heard(signal.SIGINT, None)
+    heard(signal.SIGINT, None)
+    heard(signal.SIGTERM, None)
+    heard.last -= 2
+    with pytest.raises(SystemExit, match="143"):
+        heard(signal.SIGTERM, None)
+
+
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
@@ -284,7 +308,9 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
 ) -> None:
     process = start(tmp_path, **LONG)
     wait_for_step(process, tmp_path / "work", 120)
-    process.send_signal(sent)
+    for _ in range(20):  # a terminal sends it, and so does `cairn run`
+        process.send_signal(sent)
+        time.sleep(0.01)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert "Traceback" not in said
