@@ -280,7 +280,7 @@ class _RMSNormRotate(torch.autograd.Function):
         weight_here = weight.to(x.dtype)
         # Contiguous, so that each pass is one long row.
         cosine, sine = (part.expand(*part.shape[:-2], heads, width).contiguous() for part in (cosine, sine))
-        over_heads = torch.block_diag(*weight_here[..., None])  # (heads * width, heads)
+        over_heads = (weight_here[..., None] * torch.eye(heads, dtype=x.dtype)[:, None]).view(heads * width, heads)
         rows = _rows_in_cache(x)
         by_x, by_weight = torch.empty(x.shape, dtype=x.dtype), torch.zeros_like(weight)
         parts = zip(torch.split(x, rows), torch.split(grad, rows), torch.split(by_x, rows), scales, strict=True)
