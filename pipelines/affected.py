@@ -307,10 +307,16 @@ def _models(graph: Graph, hits: list[Hit], counter: _Counter) -> Iterator[Model]
         digest = attested.outputs["model"]
         name = str((attested.section or {}).get("name", "model"))
         checkpoint = touched.get(attested.inputs.get("checkpoint", ""))
+        behind = graph.back(digest).nodes
+        given = [path for one in graph.runs.values() for begun, path in one.given.items() if begun in behind]
+        if given and not (checkpoint is not None and checkpoint.drawn):
+            reason = f"it began with weights that were given from outside ({given[0]}), of unknown text"
+            yield Model(name, digest, "not known", reason)
+            continue
         if digest not in touched:
             yield Model(name, digest, "not made from it", "no lock that it was made from has it")
             continue
-        above = [touched[one] for one in graph.back(digest).nodes if one in touched]
+        above = [touched[one] for one in behind if one in touched]
         documents = [hit for hit in above if hit.name == "documents"]
         if checkpoint is not None and checkpoint.drawn:
             yield Model(name, digest, "trained on it", f"{checkpoint.drawn:,} of {checkpoint.of:,} tokens drawn")

@@ -56,7 +56,8 @@ def plan(training: Training, vocab_size: int, processes: int = 1) -> Memory:
             held += 1 + processes + 1  # flattened, gathered from all, and the first pair's sum
     # Freed memory is in pieces of other sizes: what an update needs comes on top of what a micro-batch left.
     step = max(_forward_and_backward(training, vocab_size, tensor), _evaluation(training, vocab_size))
-    step += (_update(training) if muon else 0) + HEAP
+    # And what gradients leave behind is in pieces too small for activations: measured, half of it is taken anew.
+    step += (_update(training) if muon else 0) + weights // 2 + HEAP
     copy = weights + state if training.checkpoint_every < training.steps else 0
     return Memory(weights, held * weights, state, step, copy)
 

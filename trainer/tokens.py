@@ -25,6 +25,7 @@ from trainer.permutation import Ids
 
 FORMAT = "cairn-tokens-v1"
 SPLITS = ("train", "development")
+DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 ALL = "all"
 """What the one stream is called where there is no mixture."""
 MOST_OPEN = 256  # files; a process may have some 1,000
@@ -317,7 +318,9 @@ class Tokens:
             said = json.loads(text)
             if said["format"] != FORMAT:
                 raise ArtifactError(f"{name}: is of format {said['format']!r}; this trainer reads {FORMAT}")
-            dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[said["dtype"]])
+            if said["dtype"] not in DTYPES:
+                raise ArtifactError(f"{name}: dtype is {said['dtype']!r}, not {' or '.join(DTYPES)}: tokenize again")
+            dtype = np.dtype(DTYPES[said["dtype"]])
             vocab_size, end_of_text, mask = int(said["vocab_size"]), int(said["end_of_text"]), said.get("mask")
             listed = {split: said["splits"][split]["shards"] for split in SPLITS}
             splits = {split: Split(locate, split, dtype, shards, vocab_size) for split, shards in listed.items()}

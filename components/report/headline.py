@@ -1,6 +1,8 @@
 """The head of the page: what the model is, the key figures, and the place for time, speed and machine."""
 
 import math
+import re
+from collections.abc import Sequence
 
 from cairn.progress import duration
 from components.report import masked, scores
@@ -26,8 +28,7 @@ def header(material: Material) -> Markup:
         tag("h1", breakable(material.name), class_="long" if len(material.name) > 48 else None),
         tag(
             "p",
-            f"{kind} of {spelled(manifest.parameters)} parameters, trained from scratch on "
-            f"{spelled(manifest.tokens_seen)} tokens.",
+            f"{kind} of {spelled(manifest.parameters)} parameters, trained on {spelled(manifest.tokens_seen)} tokens.",
             class_="lead",
         ),
         tag(
@@ -36,7 +37,7 @@ def header(material: Material) -> Markup:
             _figure(
                 "Parameters",
                 short(manifest.parameters),
-                [f"{plural(shape.layers, 'layer')} of width {whole(shape.width)}", material.architecture],
+                [f"{plural(shape.layers, 'layer')} of width {whole(shape.width)}", _of_words(material.architecture)],
             ),
             _figure("Tokens seen", short(manifest.tokens_seen), [passes]),
             _figure(
@@ -85,6 +86,12 @@ def machine(times: Times | None) -> Markup:
     )
 
 
-def _figure(name: str, value: str, notes: list[str], class_: str | None = None) -> Markup:
+def _of_words(name: str) -> Markup | str:
+    """The name of a class, which may be broken between its words."""
+    first, *rest = re.split(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?=LMHead)", name)
+    return tag("bdi", first, *(part for word in rest for part in (tag("wbr"), word))) if name else ""
+
+
+def _figure(name: str, value: str, notes: Sequence[Markup | str], class_: str | None = None) -> Markup:
     told = [tag("dd", note, class_="note") for note in notes if note]
     return tag("div", tag("dt", name), tag("dd", value, class_="value"), *told, class_=class_)

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,9 +18,11 @@ from cairn.cli.main import enter
 from cairn.errors import ArtifactError, StoreError
 from cairn.lineage import signing
 from cairn.lineage.artifact import read_artifact
+from cairn.lineage.graph import scan
 from cairn.lineage.model_signature import sign_model
 from cairn.lineage.store import Store
 from components.snapshot.lock import Lock
+from pipelines.affected import _models
 from pipelines.stages import place
 from tests.audit.attacks import (
     attest,
@@ -328,7 +330,11 @@ def test_a_section_that_was_edited_by_whoever_signs_does_not_fit_the_stage_key(c
 
 @pytest.mark.parametrize("given", [True, False])
 def test_weights_that_were_given_from_outside_are_a_root_and_others_that_nothing_made_are_missing(
-    copy: Project, tmp_path: Path, given: bool
+    copy: Project,
+    tmp_path: Path,
+    given: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").write_bytes(b"weights")
@@ -350,6 +356,12 @@ def test_weights_that_were_given_from_outside_are_a_root_and_others_that_nothing
         assert names(found, "MISSING", "init_from", "no attestation says what made it")
         return
     assert not wrong(found)
+    monkeypatch.chdir(copy.root)
+    assert enter(["affected", "text/0000.txt", "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert model["verdict"] in ("trained on it", "not known"), model  # never clean: who knows what it began with
+    graph = scan(store_of(copy), signing.trusted_keys())
+    assert [one.verdict for one in _models(graph, [], cast(Any, None))] == ["not known"]
     assert "given from outside" in "".join(str(line) for line in lines(found))
     data = next((copy.root / ".cairn/store/files").rglob(hashlib.md5(b"weights").hexdigest()[2:]))
     data.chmod(0o644)

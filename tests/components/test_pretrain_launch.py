@@ -5,15 +5,17 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from wandb.proto import wandb_internal_pb2
 
 from cairn.errors import StageError
 from cairn.lineage.artifact import digest_of
@@ -239,12 +241,36 @@ def test_the_log_says_the_learning_rate_that_each_step_took(undisturbed: Path) -
     assert logged[40] == pytest.approx(0.008 / 24)
 
 
+def history(log: Path) -> Iterator[dict[str, Any]]:
+    """The lines that a W&B run file holds. It is a log of LevelDB: records in parts, none across a block of 32 KiB."""
+    data, at, record, protocol = log.read_bytes(), 7, b"", cast(Any, wandb_internal_pb2)
+    while at < len(data):
+        if (left := 32_768 - at % 32_768) < 7:
+            at += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind not in (1, 4):  # whole, or the last part
+            continue
+        said = protocol.Record.FromString(record)
+        if said.HasField("history"):
+            yield {".".join(one.nested_key) or one.key: json.loads(one.value_json) for one in said.history.item}
+        record = b""
+
+
 def test_an_offline_wandb_run_is_kept_outside_the_work_folder_and_changes_no_byte(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     launch(tmp_path, surroundings={"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path / "board")})
     (log,) = (tmp_path / "board" / "wandb").glob("offline-run-*-test/*.wandb")
-    assert log.stat().st_size > 0
+    sent = list(history(log))
+    speeds = {"tokens_per_second", "data_wait", "evaluation", "peak_rss_gib"}
+    lines = [json.loads(line) for line in (tmp_path / "checkpoint" / "training.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in sent] == [line["step"] for line in lines]
+    for line, one in zip(lines, sent, strict=True):
+        assert one.keys() - {key for key in one if key.startswith("_")} == line.keys() | speeds
+        assert {name: pytest.approx(value, rel=1e-6) for name, value in line.items()} == {n: one[n] for n in line}
     assert made(tmp_path) == made(undisturbed)
 
 

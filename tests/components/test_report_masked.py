@@ -95,6 +95,7 @@ def test_the_head_tells_what_the_model_is_and_its_filtered_score_at_the_first_ra
     assert notes[0] == "held-out text, filtered, all 2 domains, 15 % of the tokens masked"
     assert notes[2] == "43.2 % of the masked tokens guessed"
     assert read.key_figure("Parameters")[2] == ARCHITECTURE
+    assert "<bdi>Modern<wbr/>Bert<wbr/>For<wbr/>MaskedLM</bdi>" in html
     assert "A bidirectional language model, which fills in masked tokens," in read.root.text
 
 

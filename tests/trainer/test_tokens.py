@@ -80,6 +80,12 @@ def test_compiling_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: py
         (lambda root: (root / "train" / "00000.ends").unlink(), r"00000\.ends: no such file"),
         (lambda root: (root / "tokens.json").write_text("{"), r"tokens\.json: is not a tokens manifest"),
         (lambda root: (root / "tokens.json").write_text("[]"), r"tokens\.json: is not a tokens manifest"),
+        (
+            lambda root: (root / "tokens.json").write_bytes(
+                (root / "tokens.json").read_bytes().replace(b'"uint16"', b'"float32"')
+            ),
+            r"tokens\.json: dtype is 'float32', not uint16 or uint32: tok",
+        ),
         (lambda root: (root / "tokens.json").write_text('{"format": "x"}'), "is of format 'x'"),
         (lambda root: (root / "tokens.json").unlink(), "run the tokenize stage first"),
         (
