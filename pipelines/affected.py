@@ -144,7 +144,7 @@ def affected(
     elif not locks:
         raise SourceError(_nobody(source, store, unknown, alike))
     objects = sorted({uri for names in locks.values() for _, uri in names} | counter.origins)
-    models = tuple(_models(graph, hits, counter))
+    models = tuple(_models(graph, hits))
     order = [artifact for stage in stages() for artifact in stage.outputs]
     hits.sort(key=lambda hit: order.index(hit.name) if hit.name in order else len(order))
     return Affected(source, tuple(objects), tuple(hits), models, graph.distrusted, tuple(unknown))
@@ -188,19 +188,18 @@ class _Counter:
         """Tokens artifact to the shards of its train split: name to tokens."""
         self.domains: dict[str, dict[str, Runs]] = {}
         """Tokens artifact to where the documents of each domain are in its train split."""
-        self.drawn: dict[str, int] = {}
-        """Checkpoint to tokens of the source that were drawn."""
+        self.seen: set[str] = set()
+        """Artifacts that were made from the source."""
 
     def hits(self, locks: Mapping[str, Names], identity: str) -> Iterator[Hit]:
         """Every artifact that was made from these locks: documents before tokens, and tokens before checkpoints."""
-        seen: set[str] = set()
         for lock in locks:
             for node in self.graph.forward(lock).stages():
                 attested = self.graph.runs[node.id]
                 names = {one for each in attested.inputs.values() for one in locks.get(each, ())}
                 for name, digest in attested.outputs.items():
-                    if digest not in seen:
-                        seen.add(digest)
+                    if digest not in self.seen:
+                        self.seen.add(digest)
                         yield self._hit(name, digest, attested, names, identity)
 
     def _hit(self, name: str, digest: str, attested: Attestation, names: Names, identity: str) -> Hit:
@@ -249,15 +248,15 @@ class _Counter:
         self, digest: str, train: dict[str, Any], bases: npt.NDArray[np.int64], ids: set[str]
     ) -> npt.NDArray[np.int64]:
         """Where documents are in the stream: (n, 2), from and up to, in order."""
+        if not ids:
+            return np.empty((0, 2), np.int64)
         names = [shard["name"] for shard in train["shards"]]
         count = sum(shard["documents"] for shard in train["shards"])
         # What tokenize made before 0.4.0 has no index; and where many are asked for, the tables are read faster.
         if "domains" not in train or len(ids) * MANY > count:
             folder = self.fetch(digest, [f"{name}.parquet" for name in names])
             parts = [stretches_of(folder / f"{name}.parquet", ids) for name in names]
-            return np.concatenate(
-                [np.empty((0, 2), np.int64), *(part + at for part, at in zip(parts, bases[:-1], strict=True))]
-            )
+            return np.concatenate([part + at for part, at in zip(parts, bases[:-1], strict=True)])
         with DocumentIndex(self.fetch(digest, ["train.index"]) / "train.index", count) as index:
             places = [place for document in ids for place in index.find(document)]
         starts = sorted((int(bases[place.shard]) + place.offset, place.length) for place in places)
@@ -274,15 +273,17 @@ class _Counter:
         return self.domains[tokens]
 
     def _checkpoint(self, digest: str, attested: Attestation, stage: str) -> Hit:
-        tokens, said = attested.inputs["tokens"], attested.section
+        tokens = attested.inputs["tokens"]
+        training = Training.model_validate_json(json.dumps(attested.section))
+        if tokens not in self.seen:  # the run began with weights that were made from the source
+            return Hit("checkpoint", digest, stage, drawn=0, of=training.tokens)
         if tokens not in self.stretches:
             return Hit("checkpoint", digest, stage, unknown="its tokens were not counted")
         if tuple(map(int, attested.version.split("."))) < ORDERED_SINCE:
             why = f"pretrain {attested.version} drew sequences in an order that this version of Cairn does not know"
             return Hit("checkpoint", digest, stage, unknown=why)
-        training = Training.model_validate_json(json.dumps(said))
         streams = self._streams(tokens, bool(training.mixture))
-        self.drawn[digest] = count = drawn(self.stretches[tokens], Order(training, streams), streams)
+        count = drawn(self.stretches[tokens], Order(training, streams), streams)
         return Hit("checkpoint", digest, stage, drawn=count, of=training.tokens)
 
 
@@ -329,29 +330,31 @@ def drawn(stretches: npt.NDArray[np.int64], order: Order, streams: Mapping[str, 
     return total
 
 
-def _models(graph: Graph, hits: list[Hit], counter: _Counter) -> Iterator[Model]:
+def _models(graph: Graph, hits: list[Hit]) -> Iterator[Model]:
     """Every exported model of the store, and whether it saw the source."""
     touched = {hit.digest: hit for hit in hits}
     for attested in _runs(graph, "export"):
         digest = attested.outputs["model"]
         name = str((attested.section or {}).get("name", "model"))
-        checkpoint = touched.get(attested.inputs.get("checkpoint", ""))
         behind = graph.back(digest).nodes
+        above = [touched[one] for one in behind if one in touched]
+        # Its own, and those that it was begun from.
+        trainings = [hit for hit in above if hit.name == "checkpoint"]
+        count = sum(hit.drawn or 0 for hit in trainings)
         given = [path for one in graph.runs.values() for begun, path in one.given.items() if begun in behind]
-        if given and not (checkpoint is not None and checkpoint.drawn):
+        documents = [hit for hit in above if hit.name == "documents"]
+        if count:
+            why = f"{count:,} of {sum(hit.of or 0 for hit in trainings):,} tokens drawn"
+            why += f", in the {len(trainings)} trainings that it comes from" if len(trainings) > 1 else ""
+            yield Model(name, digest, "trained on it", why)
+        elif given:
             reason = f"it began with weights that were given from outside ({given[0]}), of unknown text"
             yield Model(name, digest, "not known", reason)
-            continue
-        if digest not in touched:
+        elif digest not in touched:
             yield Model(name, digest, "not made from it", "no lock that it was made from has it")
-            continue
-        above = [touched[one] for one in behind if one in touched]
-        documents = [hit for hit in above if hit.name == "documents"]
-        if checkpoint is not None and checkpoint.drawn:
-            yield Model(name, digest, "trained on it", f"{checkpoint.drawn:,} of {checkpoint.of:,} tokens drawn")
         elif documents and all(hit.documents is not None and not hit.documents["train"] for hit in documents):
             yield Model(name, digest, "has none of it", "none of it is in the train split that it was made from")
-        elif checkpoint is not None and checkpoint.drawn == 0:
+        elif trainings and all(hit.drawn == 0 for hit in trainings):
             why = "no step drew it; but its tokenizer may have been trained on it"
             yield Model(name, digest, "not trained on it", why)
         else:

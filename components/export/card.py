@@ -43,9 +43,7 @@ object.
 """
 
 
-CAUSAL = (
-    "A base language model, trained from scratch to predict the next token. It was not tuned to follow instructions."
-)
+CAUSAL = "A base language model, trained to predict the next token. It was not tuned to follow instructions."
 CAUSAL_USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -57,8 +55,8 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40)[0]))
 
 In training every document came after the end-of-text token; so should a prompt.
 """
-MASKED = """A base encoder, trained from scratch to guess tokens that were masked, from both sides. It is meant to be
-tuned for a task, such as classification or retrieval."""
+MASKED = """A base encoder, trained to guess tokens that were masked, from both sides. It is meant to be tuned for a
+task, such as classification or retrieval."""
 MASKED_USE = """```python
 from transformers import pipeline
 

@@ -9,7 +9,7 @@ import orjson
 import zstandard
 
 from cairn.errors import ArtifactError, one_line
-from components.ingest.stream import unzstd
+from components.ingest.unpacking import unzstd
 
 SPLITS = ("train", "development", "heldout")
 LEVEL = 3

@@ -142,6 +142,7 @@ def _document(found: Text, raw: bytes, unit: Unit, locked: LockedObject, count: 
         "origin": locked.uri,
         "raw": hashlib.sha256(raw).hexdigest(),
         "raw_bytes": len(raw),
+        **({"said": found.said} if found.said else {}),
     }
 
 

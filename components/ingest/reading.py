@@ -4,7 +4,8 @@ import codecs
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,12 +16,11 @@ from cairn.lineage.artifact import Member
 from cairn.lineage.store import Store
 from components.ingest import python_source
 from components.ingest.recipe import Ingest
-from components.ingest.stream import PIECE, lines, opened, unpacked, whole
+from components.ingest.records import said_of, text_of
+from components.ingest.stream import lines, opened, whole
+from components.ingest.unpacking import PIECE, Budget, unpacked
 from components.snapshot.formats import format_of
 from components.snapshot.lock import LockedObject, LockedSource
-
-PARQUET_BATCH = 8_000_000  # bytes of parquet rows in memory at once, where one row is not larger
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Text:
     """A raw text: decoded, and otherwise as it was in the object."""
 
     text: str
+    said: dict[str, str] = field(default_factory=dict)
+    """What the recipe wants kept of the record that it was in."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,22 @@ class Reader:
             raise SourceError(
                 f"{locked.uri}: nothing here reads it as {self.source.read}: `cairn snapshot` looks again"
             )
-        with opened(locked, member, self.store) as packed:
-            if taken.name == "parquet":
-                yield from self._parquet(packed, locked.uri)
-                return
-            with unpacked(packed, taken.compression, locked.uri) as stream:
-                if taken.name == "jsonl":
-                    yield from self._jsonl(stream, locked.uri)
-                else:
-                    yield from self._whole(stream, locked.uri, python=taken.name == "python")
+        budget = Budget(locked.uri, self.section.limits)
+        with (
+            opened(locked, member, self.store) as packed,
+            unpacked(packed, taken.compression, budget) as stream,
+        ):
+            for found in self._read(stream, taken.name, locked.uri):
+                budget.check_time()
+                yield found
+
+    def _read(self, stream: BinaryIO, name: str, uri: str) -> Iterator[Text | Refused]:
+        if name == "jsonl":
+            yield from self._jsonl(stream, uri)
+        elif name in ("parquet", "arrow"):
+            yield from self._table(stream, uri, arrow=name == "arrow")
+        else:
+            yield from self._whole(stream, uri, python=name == "python")
 
     def _whole(self, stream: BinaryIO, uri: str, python: bool) -> Iterator[Text | Refused]:
         data, size = whole(stream, self.section.max_document_bytes)
@@ -104,61 +113,33 @@ class Reader:
             except UnicodeDecodeError as error:
                 yield self._not_utf8(error, where, line.offset + line.size - len(data), line.size)
                 continue
-            yield Text(self._field(record, where))
+            yield Text(text_of(record, self.source, where), said_of(record, self.source, where))
 
-    def _field(self, record: Any, where: str) -> str:
-        field = self.source.text_field
-        if not isinstance(record, dict):
-            raise SourceError(f"{where}: is {_KINDS.get(type(record), 'null')}, not an object with a field {field!r}")
-        if field not in record:
-            raise SourceError(f"{where}: has no field {field!r}; {self._choose(record)}")
-        text = record[field]
-        if not isinstance(text, str):
-            raise SourceError(f"{where}: field {field!r} is {_KINDS.get(type(text), 'null')}, not text")
-        return text
+    def _table(self, stream: BinaryIO, uri: str, arrow: bool) -> Iterator[Text | Refused]:
+        # Loading pyarrow takes longer than reading a small corpus that has no table in it.
+        from components.ingest.columns import arrow_rows, parquet_rows
 
-    def _parquet(self, stream: BinaryIO, uri: str) -> Iterator[Text | Refused]:
-        # Loading pyarrow takes longer than reading a small corpus that has no parquet in it.
-        import pyarrow
-        import pyarrow.parquet
+        read = arrow_rows if arrow else parquet_rows
+        with self._on_disk(stream) as copy:
+            for row in read(copy, self.source, uri):
+                where = f"{uri}: row {row.number}"
+                if row.data.size > self.section.max_document_bytes:
+                    yield self._too_large(where, row.data.size)
+                else:
+                    yield self._decoded(row.data.to_pybytes(), where, row.said)
 
-        field = self.source.text_field
-        # Parquet is read from its end. A copy on disk is what was hashed, and is what is parsed.
+    @contextmanager
+    def _on_disk(self, stream: BinaryIO) -> Iterator[BinaryIO]:
+        """A copy of what cannot be read from its beginning to its end: it is what was hashed, and is what is parsed."""
         with tempfile.TemporaryFile(dir=self.scratch) as copy:
             while piece := stream.read(PIECE):
                 copy.write(piece)
-            try:
-                # Buffered, else the whole of a row group would be in memory, and some files are one row group.
-                file = pyarrow.parquet.ParquetFile(copy, buffer_size=PIECE)
-                if field not in file.schema_arrow.names:
-                    raise SourceError(f"{uri}: has no column {field!r}; {self._choose(file.schema_arrow.names)}")
-                kind = file.schema_arrow.field(field).type
-                kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-                if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
-                    raise SourceError(f"{uri}: column {field!r} is {kind}, not text")
-                row = 0
-                for batch in file.iter_batches(_rows(file.metadata), columns=[field]):
-                    # As bytes: a string column may hold anything, and is decoded here, one value at a time.
-                    for value in batch.column(0).cast(kind).cast(pyarrow.large_binary()):
-                        row += 1
-                        yield self._value(value.as_buffer(), f"{uri}: row {row}")
-            except (pyarrow.ArrowException, OSError) as error:
-                raise SourceError(f"{uri}: is not a whole parquet file: {one_line(error)}") from None
+            copy.flush()
+            yield copy
 
-    def _value(self, data: Any, where: str) -> Text | Refused:
-        if data is None:
-            raise SourceError(f"{where}: column {self.source.text_field!r} is null, not text")
-        if data.size > self.section.max_document_bytes:
-            return self._too_large(where, data.size)
-        return self._decoded(data.to_pybytes(), where)
-
-    def _choose(self, names: Any) -> str:
-        shown = ", ".join(sorted(map(str, names))[:8]) or "none"
-        return f"it has {shown}: set text_field of source {self.source.name!r}"
-
-    def _decoded(self, data: bytes, where: str) -> Text | Refused:
+    def _decoded(self, data: bytes, where: str, said: dict[str, str] | None = None) -> Text | Refused:
         try:
-            return Text(data.decode())
+            return Text(data.decode(), said or {})
         except UnicodeDecodeError as error:
             return self._not_utf8(error, where, 0, len(data))
 
@@ -188,10 +169,3 @@ def _parsed(data: bytes, where: str) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError):
             raise SourceError(f"{where}: is not valid JSON (cut short?): {one_line(error)}") from None
-
-
-def _rows(metadata: Any) -> int:
-    """How many rows of a parquet file make a batch."""
-    size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    rows: int = metadata.num_rows
-    return max(1, min(1024, PARQUET_BATCH * rows // max(1, size)))

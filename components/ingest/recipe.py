@@ -81,13 +81,28 @@ class Split(Section):
         return self
 
 
+class Limits(Section):
+    """How far an object is followed that is larger inside than outside. Past any of these ingest stops and names it:
+    such an object was made to do harm, or needs a limit of its own. null turns a limit off."""
+
+    max_unpacked_bytes: int | None = Field(default=100_000 * MB, gt=0)
+    """What one compressed object may unpack to."""
+    max_ratio: float | None = Field(default=500.0, gt=1)
+    """Unpacked bytes for each packed byte, looked at from 64 MB unpacked on. Text packs 3 to 20 times smaller."""
+    max_window_bytes: int = Field(default=1 << 27, ge=1 << 20, le=1 << 31)
+    """Memory that undoing zstd (its window) or xz (all of it) may take: `zstd --long=31` needs 2,147,483,648."""
+    max_seconds: float | None = Field(default=3600.0, gt=0)
+    """CPU time for one object, the rules included."""
+
+
 class Ingest(Section):
     """How source objects become documents."""
 
     invalid_utf8: Literal["error", "drop"] = "error"
     """What to do with a document that is not UTF-8."""
     max_document_bytes: int = Field(default=50 * MB, gt=0, le=1_000 * MB)
-    """A larger document is dropped unread: a text file, unpacked; a line of jsonl; a value of a parquet column."""
+    """A larger document is dropped unread: a text file, unpacked; a line of jsonl; a value of a column."""
+    limits: Limits = Limits()
     min_document_bytes: int | None = Field(default=64, ge=0)
     """Of the final text, for prose and code."""
     gopher: Gopher | None = Gopher()

@@ -1,30 +1,22 @@
-"""The bytes of an object: verified against the lock while they are read, unpacked, and cut into lines of bounded size.
+"""The bytes of an object: verified against the lock while they are read, and cut into lines of bounded size.
 
 Nothing here holds more than one line or a few megabytes, whatever the object claims to be.
 """
 
-import gzip
 import hashlib
 import io
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
-
-import zstandard
+from typing import BinaryIO
 
 from cairn.errors import SourceError, StoreError, one_line
 from cairn.lineage.artifact import Member
 from cairn.lineage.filesystem import shown
 from cairn.lineage.store import Store
+from components.ingest.unpacking import PIECE
 from components.snapshot.lock import LockedObject
 from components.snapshot.objects import open_version
-
-PIECE = 1 << 20
-# A zstd block is at least 4 bytes long and holds at most 128 KiB: fed this much at a time, the decoder hands back no
-# more than 32 MiB. (`zstandard.stream_reader` has a bound of its own, but takes a truncated frame for a whole one.)
-_ZSTD_FEED = 1 << 10
 
 
 @contextmanager
@@ -60,28 +52,6 @@ def _verify(hashed: "_Hashed", locked: LockedObject, member: Member | None, stor
             f"{locked.uri}: {place} holds other bytes than the lock file names: remove it and run the snapshot stage "
             "again, or take the sources as they are now with `cairn snapshot`"
         )
-
-
-@contextmanager
-def unpacked(stream: BinaryIO, compression: str, uri: str) -> Iterator[BinaryIO]:
-    """The stream without its compression. Raises SourceError, also while it is read, when it is cut or damaged."""
-    if not compression:
-        yield stream
-        return
-    plain = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if compression == ".gz" else unzstd(stream)
-    try:
-        if not cast(io.BufferedReader, stream).peek(1):
-            raise EOFError
-        yield plain
-    except EOFError:
-        raise SourceError(f"{uri}: is cut short: the {compression} stream ends too early") from None
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise SourceError(f"{uri}: cannot be unpacked as {compression}: {one_line(error)}") from None
-
-
-def unzstd(stream: BinaryIO) -> io.BufferedReader:
-    """The stream unpacked. Reading it raises EOFError when it ends within a frame, ZstdError when it is damaged."""
-    return io.BufferedReader(_Zstd(stream), PIECE)
 
 
 @dataclass(frozen=True)
@@ -155,33 +125,3 @@ class _Hashed(io.RawIOBase):
             raise SourceError(f"{self._uri}: cannot be read: {one_line(error) or type(error).__name__}") from None
         self._sha256.update(data)
         return data
-
-
-class _Zstd(io.RawIOBase):
-    """Unpacks zstd frames, one after another, and tells a truncated one."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._begun = False
-        self._packed = b""
-        self._plain = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._plain:
-            packed = self._packed or self._source.read(_ZSTD_FEED)
-            if not packed:
-                if self._begun:
-                    raise EOFError
-                return 0
-            self._plain, self._packed, self._begun = memoryview(self._frame.decompress(packed)), b"", True
-            if self._frame.eof:
-                self._packed, self._begun = self._frame.unused_data, False
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-        size = min(len(buffer), len(self._plain))
-        buffer[:size] = self._plain[:size]
-        self._plain = self._plain[size:]
-        return size

@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-COMPRESSIONS = (".gz", ".zst")
-_READ_AS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet"}
+COMPRESSIONS = (".gz", ".zst", ".xz")
+_READ_AS = {
+    ".txt": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
 
 
 @dataclass(frozen=True)
@@ -12,9 +19,9 @@ class Format:
     """How the bytes of an object are to be taken."""
 
     name: str
-    """`text`, `jsonl`, `parquet` or `python`."""
+    """`text`, `jsonl`, `parquet`, `arrow` or `python`."""
     compression: str
-    """`.gz`, `.zst` or nothing."""
+    """`.gz`, `.zst`, `.xz` or nothing."""
 
 
 def format_of(uri: str, read: str) -> Format | None:
@@ -30,10 +37,9 @@ def format_of(uri: str, read: str) -> Format | None:
     if suffix in COMPRESSIONS:
         suffix, compression = PurePosixPath(path.stem).suffix.lower(), suffix
     name = _READ_AS.get(suffix)
-    # Parquet compresses its own pages: a compressed one would have to be unpacked to be read at all.
-    return None if name is None or (name == "parquet" and compression) else Format(name, compression)
+    return None if name is None else Format(name, compression)
 
 
 def readable_suffixes(read: str) -> str:
     """The suffixes that can be read, for messages."""
-    return ".py" if read != "auto" else ".txt .md .jsonl (each also .gz or .zst) .parquet"
+    return ".py" if read != "auto" else f"{' '.join(_READ_AS)}, each also {' '.join(COMPRESSIONS)}"

@@ -12,7 +12,7 @@ from cairn.errors import SourceError, one_line
 from cairn.lineage.artifact import readable
 from cairn.lineage.statement import Resource
 from cairn.recipe import Section
-from components.snapshot.recipe import OptOut
+from components.snapshot.recipe import Fields, OptOut
 
 SHA256 = r"^[0-9a-f]{64}$"
 
@@ -46,6 +46,7 @@ class LockedSource(Section):
     domain: str
     licence: str
     text_field: str
+    fields: Fields | None = None
     licence_evidence: str | None = None
     opt_out: OptOut | None = None
     objects: tuple[LockedObject, ...]

@@ -31,6 +31,26 @@ class OptOut(Section):
         return _without_secret(evidence)
 
 
+class Fields(Section):
+    """What the records of a source say of each document besides its text: kept in the document under `said`, as text,
+    and only where a record has it. Each is the path of a field, as `text_field` is."""
+
+    id: str | None = Field(default=None, min_length=1)
+    """Its name in the collection that it came from."""
+    url: str | None = Field(default=None, min_length=1)
+    """Where it was found."""
+    date: str | None = Field(default=None, min_length=1)
+    """When it was written, or found."""
+    language: str | None = Field(default=None, min_length=1)
+    """What somebody took it to be written in."""
+    licence: str | None = Field(default=None, min_length=1)
+    """Its own, as the record has it. The source's licence still stands for the document."""
+
+    def paths(self) -> dict[str, str]:
+        """Name to path, of those that are asked for."""
+        return {name: str(path) for name, path in self if path is not None}
+
+
 class Source(Section):
     """Objects that are read alike and belong to one domain."""
 
@@ -46,8 +66,11 @@ class Source(Section):
     """What the text is about; results are reported for each domain."""
     licence: Licence
     """An SPDX licence expression; `LicenseRef-…` for a licence without an SPDX name."""
-    text_field: str = "text"
-    """The field of a jsonl record, or column of a parquet file, that holds the text."""
+    text_field: str = Field(default="text", min_length=1)
+    """The field of a jsonl record, or column of a parquet or arrow file, that holds the text; `page.body` for the field
+    `body` within `page`."""
+    fields: Fields | None = None
+    """What else of each record is kept."""
     licence_evidence: str | None = Field(default=None, min_length=1)
     """Where the licence can be read: a URL, or its words."""
     opt_out: OptOut | None = None

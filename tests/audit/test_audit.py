@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -361,12 +361,40 @@ def test_weights_that_were_given_from_outside_are_a_root_and_others_that_nothing
     (model,) = json.loads(capsys.readouterr().out)["models"]
     assert model["verdict"] in ("trained on it", "not known"), model  # never clean: who knows what it began with
     graph = scan(store_of(copy), signing.trusted_keys())
-    assert [one.verdict for one in _models(graph, [], cast(Any, None))] == ["not known"]
+    assert [one.verdict for one in _models(graph, [])] == ["not known"]
     assert "given from outside" in "".join(str(line) for line in lines(found))
     data = next((copy.root / ".cairn/store/files").rglob(hashlib.md5(b"weights").hexdigest()[2:]))
     data.chmod(0o644)
     data.write_bytes(b"weighty")
     assert names(audited(copy), "TAMPERED", "init_from", "model.safetensors")
+
+
+def test_what_the_weights_were_trained_on_that_a_run_began_with_counts(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's own tokens are of another source: what is affected is the model's, through where it began."""
+    base, foreign = "b" * 64, "f" * 64
+    first = statement_of(copy, "checkpoint")
+    for subject in first["subject"]:
+        subject["digest"]["sha256"] = base if subject["name"] == "checkpoint" else "0" * 64
+    attest(copy, first)
+
+    def began(said: dict[str, Any]) -> None:
+        dependencies = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+        for one in dependencies:
+            if one["name"] in ("tokens", "tokenizer"):
+                one["digest"]["sha256"] = foreign
+        beginning = {"kind": "beginning", "path": "models/base"}
+        dependencies.append({"name": "init_from", "digest": {"sha256": base}, "annotations": beginning})
+
+    attest_instead(copy, "checkpoint", began)
+    monkeypatch.chdir(copy.root)
+    assert enter(["affected", "text/0000.txt", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    (model,) = said["models"]
+    assert model["verdict"] == "trained on it"
+    assert "in the 2 trainings that it comes from" in model["why"]
+    assert [hit["drawn"] for hit in said["hits"] if hit["name"] == "checkpoint"].count(0) == 1
 
 
 def test_what_an_attestation_does_not_say_is_named(copy: Project) -> None:

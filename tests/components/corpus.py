@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -53,8 +54,10 @@ def parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 
 def packed(data: bytes, compression: str) -> bytes:
-    """Data as a `.gz` or `.zst` file."""
-    return gzip.compress(data) if compression == ".gz" else zstandard.compress(data)
+    """Data as a `.gz`, `.zst` or `.xz` file."""
+    if compression == ".gz":
+        return gzip.compress(data)
+    return lzma.compress(data) if compression == ".xz" else zstandard.compress(data)
 
 
 class Corpus:

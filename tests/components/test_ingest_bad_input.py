@@ -291,7 +291,7 @@ def test_a_huge_document_is_streamed_dropped_and_told(
 ) -> None:
     corpus.put("small.txt", "This one is kept.")
     path, size = make(corpus)
-    corpus.write_recipe()
+    corpus.write_recipe(limits={"max_ratio": None})
     corpus.snapshot()
     command = [sys.executable, "-c", PEAK, *corpus.command("ingest")[3:]]
     ended = subprocess.run(command, **corpus.place(), capture_output=True, text=True, check=True)
@@ -309,7 +309,7 @@ def test_many_large_documents_of_one_text_are_read_back_one_by_one(corpus: Corpu
     """A file of 100 kB that unpacks to 200 good documents of 1 MB: the unit that they are kept in is as small."""
     record = b'{"text": "' + b"again and " * 100_000 + b'"}\n'
     corpus.put("a.jsonl.zst", repeated(record, 200, zstandard.compress))
-    corpus.write_recipe()
+    corpus.write_recipe(limits={"max_ratio": None})
     corpus.snapshot()
     command = [sys.executable, "-c", PEAK, *corpus.command("ingest")[3:]]
     ended = subprocess.run(command, **corpus.place(), capture_output=True, text=True, check=True)

@@ -108,8 +108,8 @@ def test_the_standard_library_makes_the_same_lock_twice_and_is_read_once_for_bot
 def test_a_folder_stands_for_the_files_in_it_that_can_be_read(
     corpus: Corpus, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readable = ["A.md", "a.txt", "deep/er/b.jsonl", "c.JSONL.GZ", "d.txt.zst", "e.parquet", "é.txt"]
-    for name in [*readable, "picture.png", "e.parquet.gz", "archive.zip", "noext"]:
+    readable = ["A.md", "a.txt", "deep/er/b.jsonl", "c.JSONL.GZ", "d.txt.zst", "e.parquet", "f.parquet.XZ", "é.txt"]
+    for name in [*readable, "picture.png", "e.parquet.bz2", "archive.zip", "noext"]:
         corpus.put(name, "x")
     corpus.snapshot()
     assert corpus.locked() == [str(corpus.text / name) for name in sorted(readable, key=str.encode)]
@@ -537,7 +537,11 @@ def test_an_object_that_changes_while_it_is_read_is_refused(
     [
         ([], "text/none.txt", "text/none.txt: no such file, folder or object"),
         ([], "text/*.txt", "text/*.txt: no file or object matches"),
-        ([], "text", "text: holds no file that can be read (.txt .md .jsonl (each also .gz or .zst) .parquet)"),
+        (
+            [],
+            "text",
+            "text: holds no file that can be read (.txt .md .jsonl .ndjson .parquet .arrow, each also .gz .zst .xz)",
+        ),
         (["a.pdf", "b.pdf"], "text", "text: holds 2 files, but none that can be read (.txt .md"),
         (["a.pdf"], "text/a.pdf", "text/a.pdf: has no suffix that can be read (.txt .md"),
         ([], "nope://text", "nope://text: no file system has the scheme 'nope'"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.huggingface.family import ACTIVATIONS, OF_ACTIVATION, Family
+from trainer.huggingface.family import ACTIVATIONS, OF_ACTIVATION, Family, of_sizes, sizes
 from trainer.recipe import ModelShape
 
 TYPES = 2
@@ -11,30 +11,19 @@ TYPES = 2
 def config(shape: ModelShape) -> dict[str, Any]:
     """No dropout, as in training."""
     return {
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp_width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
+        **sizes(shape),
         "hidden_act": ACTIVATIONS[shape.activation],
         "layer_norm_eps": shape.norm_eps,
-        "max_position_embeddings": shape.context,
         "type_vocab_size": TYPES,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "tie_word_embeddings": shape.tied,
     }
 
 
 def shape(said: Any) -> dict[str, Any]:
     """What follows from the class, and what is said."""
     return {
-        "layers": said.num_hidden_layers,
-        "width": said.hidden_size,
-        "heads": said.num_attention_heads,
-        "kv_heads": said.num_attention_heads,
-        "head_dim": said.hidden_size // said.num_attention_heads,
-        "mlp_width": said.intermediate_size,
-        "context": said.max_position_embeddings,
+        **of_sizes(said),
         "causal": False,
         "norm": "layernorm",
         "norm_placement": "post",
@@ -44,7 +33,6 @@ def shape(said: Any) -> dict[str, Any]:
         "activation": OF_ACTIVATION.get(said.hidden_act, said.hidden_act),
         "gated": False,
         "bias": True,
-        "tied": said.tie_word_embeddings,
     }
 
 

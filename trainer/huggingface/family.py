@@ -32,3 +32,29 @@ ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu-tanh": "gelu_pytorch_tanh",
 """What the library calls the activations."""
 OF_ACTIVATION = {**{theirs: ours for ours, theirs in ACTIVATIONS.items()}, "gelu_new": "gelu-tanh", "swish": "silu"}
 """And the other way."""
+
+
+def sizes(shape: ModelShape) -> dict[str, Any]:
+    """The keys of config.json that most classes have."""
+    return {
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp_width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "max_position_embeddings": shape.context,
+        "tie_word_embeddings": shape.tied,
+    }
+
+
+def of_sizes(said: Any) -> dict[str, Any]:
+    """The keys of a shape that are said by `sizes`; as many heads of keys as of queries."""
+    return {
+        "layers": said.num_hidden_layers,
+        "width": said.hidden_size,
+        "heads": said.num_attention_heads,
+        "kv_heads": said.num_attention_heads,
+        "head_dim": said.hidden_size // said.num_attention_heads,
+        "mlp_width": said.intermediate_size,
+        "context": said.max_position_embeddings,
+        "tied": said.tie_word_embeddings,
+    }

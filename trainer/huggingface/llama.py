@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.huggingface.family import ACTIVATIONS, OF_ACTIVATION, Family
+from trainer.huggingface.family import ACTIVATIONS, OF_ACTIVATION, Family, of_sizes, sizes
 from trainer.recipe import ModelShape
 
 OUTSIDE = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
@@ -24,38 +24,28 @@ BLOCK = {
 def config(shape: ModelShape) -> dict[str, Any]:
     """What the three have in common."""
     return {
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp_width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
+        **sizes(shape),
         "num_key_value_heads": shape.kv_heads,
         "head_dim": shape.head_dim,
         "hidden_act": ACTIVATIONS[shape.activation],
         "rms_norm_eps": shape.norm_eps,
-        "max_position_embeddings": shape.context,
         # transformers 5 reads the second and 4 the first; with only the second, 4 silently takes 10000.
         "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
         "attention_bias": shape.bias,
         "attention_dropout": 0.0,
-        "tie_word_embeddings": shape.tied,
     }
 
 
 def shape(said: Any) -> dict[str, Any]:
     """What the three have in common."""
     return {
-        "layers": said.num_hidden_layers,
-        "width": said.hidden_size,
-        "heads": said.num_attention_heads,
+        **of_sizes(said),
         "kv_heads": said.num_key_value_heads,
         "head_dim": getattr(said, "head_dim", None) or said.hidden_size // said.num_attention_heads,
-        "mlp_width": said.intermediate_size,
-        "context": said.max_position_embeddings,
         "norm_eps": said.rms_norm_eps,
         "rope_theta": float(said.rope_parameters["rope_theta"]),
         "activation": OF_ACTIVATION.get(said.hidden_act, said.hidden_act),
-        "tied": said.tie_word_embeddings,
     }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.huggingface.family import ACTIVATIONS, OF_ACTIVATION, Family
+from trainer.huggingface.family import ACTIVATIONS, OF_ACTIVATION, Family, of_sizes, sizes
 from trainer.recipe import ModelShape
 
 
@@ -10,14 +10,10 @@ def config(shape: ModelShape) -> dict[str, Any]:
     """No dropout, as in training."""
     rope = {"rope_type": "default", "rope_theta": shape.rope_theta}
     return {
-        "hidden_size": shape.width,
-        "intermediate_size": shape.mlp_width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
+        **sizes(shape),
         "hidden_activation": ACTIVATIONS[shape.activation],
         "classifier_activation": ACTIVATIONS[shape.activation],
         "norm_eps": shape.norm_eps,
-        "max_position_embeddings": shape.context,
         "layer_types": ["full_attention"] * shape.layers,
         "rope_parameters": {"full_attention": rope, "sliding_attention": rope},
         # transformers 4 reads these three.
@@ -29,20 +25,13 @@ def config(shape: ModelShape) -> dict[str, Any]:
         "mlp_bias": shape.bias,
         "classifier_bias": shape.bias,
         "decoder_bias": True,
-        "tie_word_embeddings": shape.tied,
     }
 
 
 def shape(said: Any) -> dict[str, Any]:
     """What follows from the class, and what is said."""
     return {
-        "layers": said.num_hidden_layers,
-        "width": said.hidden_size,
-        "heads": said.num_attention_heads,
-        "kv_heads": said.num_attention_heads,
-        "head_dim": said.hidden_size // said.num_attention_heads,
-        "mlp_width": said.intermediate_size,
-        "context": said.max_position_embeddings,
+        **of_sizes(said),
         "causal": False,
         "norm": "layernorm",
         "norm_eps": said.norm_eps,
@@ -50,7 +39,6 @@ def shape(said: Any) -> dict[str, Any]:
         "qk_norm": "none",
         "activation": OF_ACTIVATION.get(said.hidden_activation, said.hidden_activation),
         "bias": said.norm_bias,
-        "tied": said.tie_word_embeddings,
     }
 
 
