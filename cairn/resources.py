@@ -6,12 +6,16 @@ Read from the environment, so that every door (dvc, Kubeflow, the command line) 
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cairn.errors import RecipeError
 
 PROFILE = "CAIRN_PROFILE"
+ENGINE = "CAIRN_TOKENIZER_ENGINE"
+ENGINES = ("gigatoken", "tiktoken", "tokenizers")
+"""What may encode text, the fastest first."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Resources:
     store as it needs them (`CAIRN_CACHE`; default: it fetches all inputs before its work)."""
     profile: tuple[int, int] | None = None
     """Steps of training that are traced, from the first up to the second (`CAIRN_PROFILE=100:110`; default: none)."""
+    engine: str | None = None
+    """What encodes text: one of `ENGINES` (`CAIRN_TOKENIZER_ENGINE`; default: the fastest that is installed and holds
+    the tokenizer)."""
 
     grace: float = 25.0
     """Seconds that a trainer has from being asked to end (SIGTERM, Ctrl-C) to its end (`CAIRN_GRACE`; default 25). A
@@ -44,7 +51,7 @@ class Resources:
 
     @classmethod
     def from_environment(cls) -> "Resources":
-        """Raises RecipeError when a variable is not a whole number that makes sense."""
+        """Raises RecipeError when a variable is not what it must be."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
             workers=_positive("CAIRN_WORKERS", processors),
@@ -56,6 +63,7 @@ class Resources:
             hang_after=float(_positive("CAIRN_HANG_AFTER", 600)),
             join_within=float(_positive("CAIRN_JOIN_WITHIN", 600)),
             profile=_steps(PROFILE),
+            engine=_one_of(ENGINE, ENGINES),
         )
 
 
@@ -67,6 +75,13 @@ def _steps(variable: str) -> tuple[int, int] | None:
     if not separator or not (first.isdecimal() and stop.isdecimal()) or int(first) >= int(stop):
         raise RecipeError(f"environment variable {variable}={text!r}: must be FIRST:STOP, two steps such as 100:110")
     return int(first), int(stop)
+
+
+def _one_of(variable: str, names: Sequence[str]) -> str | None:
+    text = os.environ.get(variable, "")
+    if text and text not in names:
+        raise RecipeError(f"environment variable {variable}={text!r}: must be one of {', '.join(names)}")
+    return text or None
 
 
 def peak_rss() -> float:

@@ -21,6 +21,7 @@ from cairn.lineage.store import Store
 from cairn.shards import map_shards
 from components.ingest.documents import SPLITS, read_shard, shards
 from components.snapshot.lock import parse_lock
+from components.tokenize.index import DocumentIndex
 from components.tokenize.sidecar import stretches_of
 from pipelines.naming import DIGEST
 from pipelines.stages import stages
@@ -28,6 +29,8 @@ from trainer.order import Order
 from trainer.recipe import Training
 from trainer.tokens import ALL, Runs, domains_of, whole
 
+MANY = 64
+"""One document in so many is many: then the tables of all are read rather than the index searched."""
 ORDERED_SINCE = (0, 4, 0)
 """The version of pretrain since which rows are drawn in the order of `trainer.order`."""
 
@@ -181,6 +184,8 @@ class _Counter:
         """Tokens artifact to where the tokens of the source are in its stream: (n, 2), in order."""
         self.sizes: dict[str, int] = {}
         """Tokens artifact to tokens in its train split."""
+        self.shards: dict[str, dict[str, int]] = {}
+        """Tokens artifact to the shards of its train split: name to tokens."""
         self.domains: dict[str, dict[str, Runs]] = {}
         """Tokens artifact to where the documents of each domain are in its train split."""
         self.seen: set[str] = set()
@@ -232,16 +237,40 @@ class _Counter:
         if documents not in self.ids:
             return None
         manifest = json.loads((self.fetch(digest, ["tokens.json"]) / "tokens.json").read_bytes())
-        train = manifest["splits"]["train"]["shards"]
-        folder = self.fetch(digest, [f"{shard['name']}.parquet" for shard in train])
-        found, base = [np.empty((0, 2), np.int64)], 0
-        for shard in train:
-            found.append(stretches_of(folder / f"{shard['name']}.parquet", self.ids[documents]) + base)
-            base += shard["tokens"]
-        self.stretches[digest], self.sizes[digest] = np.concatenate(found), base
-        sidecars = [folder / f"{shard['name']}.parquet" for shard in train]
-        self.domains[digest] = domains_of(sidecars, [shard["tokens"] for shard in train])
+        train = manifest["splits"]["train"]
+        bases = np.concatenate(([0], np.cumsum([shard["tokens"] for shard in train["shards"]]))).astype(np.int64)
+        self.shards[digest] = {shard["name"]: shard["tokens"] for shard in train["shards"]}
+        self.stretches[digest] = self._stretches(digest, train, bases, self.ids[documents])
+        self.sizes[digest] = int(bases[-1])
         return int((self.stretches[digest][:, 1] - self.stretches[digest][:, 0]).sum())
+
+    def _stretches(
+        self, digest: str, train: dict[str, Any], bases: npt.NDArray[np.int64], ids: set[str]
+    ) -> npt.NDArray[np.int64]:
+        """Where documents are in the stream: (n, 2), from and up to, in order."""
+        if not ids:
+            return np.empty((0, 2), np.int64)
+        names = [shard["name"] for shard in train["shards"]]
+        count = sum(shard["documents"] for shard in train["shards"])
+        # What tokenize made before 0.4.0 has no index; and where many are asked for, the tables are read faster.
+        if "domains" not in train or len(ids) * MANY > count:
+            folder = self.fetch(digest, [f"{name}.parquet" for name in names])
+            parts = [stretches_of(folder / f"{name}.parquet", ids) for name in names]
+            return np.concatenate([part + at for part, at in zip(parts, bases[:-1], strict=True)])
+        with DocumentIndex(self.fetch(digest, ["train.index"]) / "train.index", count) as index:
+            places = [place for document in ids for place in index.find(document)]
+        starts = sorted((int(bases[place.shard]) + place.offset, place.length) for place in places)
+        return np.array([(start, start + length) for start, length in starts], np.int64).reshape(-1, 2)
+
+    def _streams(self, tokens: str, mixed: bool) -> dict[str, Runs]:
+        """What a run drew from: the domains of the train split, or the one stream of all."""
+        if not mixed:
+            return {ALL: whole([self.sizes[tokens]])}
+        if tokens not in self.domains:
+            sizes = self.shards[tokens]
+            folder = self.fetch(tokens, [f"{name}.parquet" for name in sizes])
+            self.domains[tokens] = domains_of([folder / f"{name}.parquet" for name in sizes], list(sizes.values()))
+        return self.domains[tokens]
 
     def _checkpoint(self, digest: str, attested: Attestation, stage: str) -> Hit:
         tokens = attested.inputs["tokens"]
@@ -253,7 +282,7 @@ class _Counter:
         if tuple(map(int, attested.version.split("."))) < ORDERED_SINCE:
             why = f"pretrain {attested.version} drew sequences in an order that this version of Cairn does not know"
             return Hit("checkpoint", digest, stage, unknown=why)
-        streams = self.domains[tokens] if training.mixture else {ALL: whole([self.sizes[tokens]])}
+        streams = self._streams(tokens, bool(training.mixture))
         count = drawn(self.stretches[tokens], Order(training, streams), streams)
         return Hit("checkpoint", digest, stage, drawn=count, of=training.tokens)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.report.markup import Markup, breakable, tag
-from components.report.material import Ledger, Material, Source, Tally
+from components.report.material import Fertility, Ledger, Material, Source, Tally
 from components.report.table import Cell, Column, barred, table
 from components.report.wording import plural, share, size, spelled, whole
 
@@ -36,6 +36,7 @@ def section(material: Material, most: int) -> Markup:
         _funnel(ledger, most),
         tag("h3", "What the kept text is made of"),
         tag("div", *_composition(ledger, most), class_="pairs"),
+        *_fertility(material, most),
     )
 
 
@@ -126,6 +127,35 @@ def _shares(caption: str, noun: str, tallies: Mapping[str, Tally], most: int) ->
         rows.append([*cells, share(tally.bytes, total), size(tally.bytes), whole(tally.documents)])
     columns = [Column(noun, "word"), Column("", "drawn"), Column("share"), Column("bytes"), Column("documents")]
     return tag("div", table(caption, columns, rows))
+
+
+def _fertility(material: Material, most: int) -> list[Markup]:
+    """Nothing where the tokens do not tell, as those of tokenize before 0.4.0."""
+    train = material.tokens.splits.get("train")
+    if train is None or not train.domains:
+        return []
+    note = (
+        "Of the split to train on. A word is what white space parts; languages that write none have long ones. Tokens "
+        "that end documents are left out. The more tokens text takes, the less of it a context holds."
+    )
+    groups = [("domain", train.domains), ("source", train.sources)]
+    tables = [tag("div", _tokens_of(noun, counts, most)) for noun, counts in groups]
+    return [tag("h3", "What a token stands for"), tag("div", *tables, class_="pairs"), tag("p", note, class_="note")]
+
+
+def _tokens_of(noun: str, counts: Mapping[str, Fertility], most: int) -> Markup:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1].tokens, item[0]))
+    if len(ordered) > most + 1:
+        rest = [one for _, one in ordered[most:]]
+        sums = {unit: sum(getattr(one, unit) for one in rest) for unit in Fertility.model_fields}
+        ordered = [*ordered[:most], (plural(len(rest), f"other {noun}"), Fertility(**sums))]
+    rows: list[list[Cell]] = []
+    for name, one in ordered:
+        tokens = one.tokens - one.documents
+        per_token = f"{one.bytes / tokens:.2f}" if tokens else "–"
+        rows.append([breakable(name), whole(tokens), per_token, f"{tokens / one.words:.2f}" if one.words else "–"])
+    columns = [Column(noun, "word"), Column("tokens"), Column("bytes per token"), Column("tokens per word")]
+    return table(f"Tokens by {noun}", columns, rows)
 
 
 def _folded(

@@ -75,8 +75,19 @@ class Shard(File):
     bytes: int
 
 
+class Fertility(File):
+    """Text and the tokens that it takes; each document has one more, which ends it."""
+
+    documents: int
+    bytes: int
+    words: int
+    tokens: int
+
+
 class TokenSplit(File):
     shards: list[Shard]
+    domains: dict[str, Fertility] = {}
+    sources: dict[str, Fertility] = {}
 
 
 class TokenSet(File):

@@ -13,14 +13,16 @@ def work(section: "Tokenize", task: "Task") -> None:
     """Fill the tokenizer and tokens directories."""
     from components.tokenize.tokenize import tokenize
 
-    tokenize(
+    choice = tokenize(
         section,
         documents=task.inputs["documents"],
         tokenizer=task.outputs["tokenizer"],
         tokens=task.outputs["tokens"],
         work=task.work,
         workers=task.resources.workers,
+        engine=task.resources.engine,
     )
+    task.facts["engine"] = {"name": choice.engine, "version": choice.version, "why": choice.why}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,12 @@ def documents_of(path: Path) -> list[str]:
     return [str(one) for one in _read(path, "document").column(0).to_pylist()]
 
 
+def places_of(path: Path) -> list[tuple[str, int, int]]:
+    """The documents of a token shard in order: id, offset, length. Raises ArtifactError when it cannot be read."""
+    table = _read(path, "document", "offset", "length")
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
 def stretches_of(path: Path, documents: set[str]) -> npt.NDArray[np.int64]:
     """Where the tokens of these documents are in a token shard: (n, 2), from and up to, in order.
 

@@ -2,11 +2,12 @@
 
     <split>/00000.bin      ids, little-endian; every document is followed by the end-of-text token
     <split>/00000.ends     uint64, little-endian: for each document, how many tokens there are up to its end
-    <split>/00000.parquet  one row per document: id, source, licence, domain, offset, length, bytes
+    <split>/00000.parquet  one row per document: id, source, licence, domain, offset, length, bytes, words
+    <split>.index          where every document is, by its id (`index.py`); a split without documents has none
     tokens.json            what all this is
 
-A position in a shard leads to its document by a search in the ends. The held-out split is not tokenized: results are
-computed from its text.
+A position in a shard leads to its document by a search in the ends, a document to its tokens by one in the index. The
+held-out split is not tokenized: results are computed from its text.
 """
 
 import errno
@@ -16,6 +17,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,15 @@ from cairn.lineage.artifact import readable, remove, written_aside
 from cairn.shards import map_shards
 from components.ingest.documents import read_shard, shards
 from components.tokenize.bpe import given, train
-from components.tokenize.encoding import encode, gives_back, load, mask_of
+from components.tokenize.encoding import Ids, load, mask_of
+from components.tokenize.engines import REFERENCE, Choice, Encoder, choose
+from components.tokenize.engines import encoder as encoder_of
+from components.tokenize.fertility import GROUPS, Counts, added, counted, words
+from components.tokenize.index import write_index
 from components.tokenize.recipe import Tokenize
 
 SPLITS = ("train", "development")
+CHECKED = "00"  # of the ids, which are digests: one document in 256 is encoded by `tokenizers` too, whatever its size
 SUFFIXES = (".bin", ".ends", ".parquet")
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links say
 SCHEMA = pa.schema(
@@ -43,6 +50,7 @@ SCHEMA = pa.schema(
         ("offset", pa.uint64()),
         ("length", pa.uint64()),
         ("bytes", pa.uint64()),
+        ("words", pa.uint64()),
     ]
 )
 
@@ -59,17 +67,30 @@ class Unit:
     dtype: str
     folder: Path
     shard_tokens: int
+    engine: str = REFERENCE
 
 
-def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Path, work: Path, workers: int) -> None:
+def tokenize(
+    section: Tokenize,
+    *,
+    documents: Path,
+    tokenizer: Path,
+    tokens: Path,
+    work: Path,
+    workers: int,
+    engine: str | None = None,
+) -> Choice:
     """Fill `tokenizer` and `tokens`.
 
     Args:
         work: keeps the trained tokenizer and the shards that are finished.
+        engine: what is to encode; None takes the fastest. It does not change the bytes.
+
+    Returns: what encoded.
 
     Raises:
-        StageError: the text supports no vocabulary of the size asked for, or a document does not survive the round
-            trip.
+        StageError: the text supports no vocabulary of the size asked for, a document does not survive the round trip,
+            or the engine is not installed, or gives other ids than `tokenizers`.
         SourceError: the given tokenizer is missing, is none, or is not the one that the recipe means.
         ArtifactError: the documents are damaged.
     """
@@ -86,13 +107,15 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
     # The largest id, added tokens included, decides: `vocab_size` of a tokenizer leaves those out.
     vocab_size = max(loaded.get_vocab(with_added_tokens=True).values()) + 1
     dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
+    choice = choose(data, engine)
+    print(f"tokenize: encoding with {choice}", file=sys.stderr, flush=True)
+    rest = (trained, section.end_of_text, dtype, work / "shards", section.shard_tokens, choice.engine)
     units = [
-        Unit(shard, split, index, trained, section.end_of_text, dtype, work / "shards", section.shard_tokens)
-        for split in SPLITS
-        for index, shard in enumerate(shards(documents, split))
+        Unit(shard, split, index, *rest) for split in SPLITS for index, shard in enumerate(shards(documents, split))
     ]
     _forget_damaged(units, work / "done")
     said: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    counts: dict[str, list[dict[str, Counts]]] = {split: [] for split in SPLITS}
     for unit, result in zip(
         units, map_shards(encode_shard, units, workers=workers, done=work / "done", label="tokenize"), strict=True
     ):
@@ -103,6 +126,12 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
                 target.parent.mkdir(exist_ok=True)
                 _link(Path(shard["path"]).with_suffix(suffix), target)
             said[unit.split].append(entry(name, shard))
+            counts[unit.split].append({group: shard[group] for group in GROUPS})
+    for split in SPLITS:
+        if said[split]:
+            sidecars = [tokens / f"{shard['name']}.parquet" for shard in said[split]]
+            with TemporaryDirectory(dir=work) as scratch:
+                write_index(tokens / f"{split}.index", sidecars, Path(scratch))
     manifest = {
         "format": "cairn-tokens-v1",
         "dtype": dtype,
@@ -110,10 +139,11 @@ def tokenize(section: Tokenize, *, documents: Path, tokenizer: Path, tokens: Pat
         "end_of_text": end,
         **({} if section.mask_token is None else {"mask": mask_of(loaded, section.mask_token, "tokenizer.json")}),
         "tokenizer": hashlib.sha256(data).hexdigest(),
-        "splits": {split: {"shards": said[split]} for split in SPLITS},
+        "splits": {split: {"shards": said[split], **added(counts[split])} for split in SPLITS},
     }
     (tokens / "tokens.json").write_bytes(readable(manifest))
     (tokenizer / "tokenizer.json").write_bytes(data)
+    return choice
 
 
 def entry(name: str, shard: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +154,7 @@ def entry(name: str, shard: dict[str, Any]) -> dict[str, Any]:
 
 def encode_shard(unit: Unit) -> dict[str, Any]:
     """Encode one shard of documents into one or more token shards in the work folder."""
-    tokenizer, end = load(unit.tokenizer.read_bytes(), unit.end_of_text, "tokenizer.json")
+    encoder = encoder_of(unit.tokenizer.read_bytes(), unit.end_of_text, unit.engine)
     folder = unit.folder / unit.split / f"{unit.index:05d}"
     remove(folder)
     folder.mkdir(parents=True)
@@ -132,20 +162,16 @@ def encode_shard(unit: Unit) -> dict[str, Any]:
     ids: list[np.ndarray[Any, Any]] = []
     rows: list[dict[str, Any]] = []
     total = 0
-    for record in read_shard(unit.shard):
-        encoded = encode(tokenizer, record["text"])
-        if not gives_back(tokenizer, record["text"], encoded):
-            raise StageError(
-                f"{unit.shard}: document {record['id'][:12]}: the tokenizer does not give back its text: "
-                "use a byte-level tokenizer without a normalizer"
-            )
-        document = np.append(encoded, np.uint32(end)).astype(unit.dtype)
+    for number, record in enumerate(read_shard(unit.shard)):
+        encoded = _encoded(encoder, unit.shard, record, check=number == 0 or record["id"].startswith(CHECKED))
+        document = np.append(encoded, np.uint32(encoder.end)).astype(unit.dtype)
         rows.append(
             {
                 "document": record["id"],
                 **{name: record[name] for name in ("source", "licence", "domain", "bytes")},
                 "offset": total,
                 "length": len(document),
+                "words": words(record["text"].encode()),
             }
         )
         ids.append(document)
@@ -156,6 +182,23 @@ def encode_shard(unit: Unit) -> dict[str, Any]:
     if rows:
         made.append(_write(folder / f"{len(made):05d}", ids, rows))
     return {"shards": made}
+
+
+def _encoded(encoder: Encoder, shard: Path, record: dict[str, Any], check: bool) -> Ids:
+    """The ids of a document, which give back its text. check: whether `tokenizers` encodes it too."""
+    text, name = record["text"], f"{shard}: document {record['id'][:12]}"
+    try:
+        ids = encoder.encode(text)
+    except StageError as error:
+        raise StageError(f"{name}: {error}") from None
+    difference = encoder.difference(text, ids) if check else None
+    if difference:
+        raise StageError(f"{name}: {difference}")
+    if not encoder.gives_back(text, ids):
+        raise StageError(
+            f"{name}: the tokenizer does not give back its text: use a byte-level tokenizer without a normalizer"
+        )
+    return ids
 
 
 def _forget_damaged(units: list[Unit], done: Path) -> None:
@@ -194,6 +237,7 @@ def _write(path: Path, ids: list["np.ndarray[Any, Any]"], rows: list[dict[str, A
         "tokens": len(tokens),
         "documents": len(rows),
         "bytes": size,
+        **counted(rows),
         "sha256": {suffix: _sha256(path.with_suffix(suffix), settle=True) for suffix in SUFFIXES},
     }
 

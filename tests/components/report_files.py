@@ -17,6 +17,7 @@ FILTERED: dict[str, Any] = {
     "documents": 23, "bytes": 311_874, "bits_per_byte": 1.3431, "low": 1.2817, "high": 1.4102,
     "compressors": {"ppmd_5": 1.4681, "ppmd_12": 1.2254, "zstd_19_dict_110k": 1.6149, "zstd_19_dict_1024k": 1.5233},
 }  # fmt: skip
+FERTILITY = {"documents": 540, "bytes": 7_900_000, "words": 810_000, "tokens": 2_450_000}
 NONE = {"documents": 0, "bytes": 0}
 
 
@@ -88,7 +89,13 @@ class Files:
             "format": "cairn-tokens-v1",
             "vocab_size": 4096,
             "tokenizer": "c" * 64,
-            "splits": {"train": {"shards": [{"name": "train/00000", "tokens": 2_450_000, "bytes": 7_900_000}]}},
+            "splits": {
+                "train": {
+                    "shards": [{"name": "train/00000", "tokens": 2_450_000, "bytes": 7_900_000}],
+                    "domains": {"code": dict(FERTILITY)},
+                    "sources": {"stdlib-code": dict(FERTILITY)},
+                }
+            },
         }
         self.manifest: dict[str, Any] = {
             "format": "cairn-checkpoint-v1",

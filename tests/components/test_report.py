@@ -202,7 +202,7 @@ def test_it_can_be_read_by_those_who_do_not_see_it(tmp_path: Path) -> None:
     read_page = Page(html)
     assert read_page.root.all("html")[0].attributes["lang"] == "en"
     assert [element.tag for element in read_page.elements() if element.tag in ("h1", "h2", "h3")] == [
-        "h1", "h2", "h2", "h2", "h3", "h2", "h2", "h3", "h3",
+        "h1", "h2", "h2", "h2", "h3", "h3", "h2", "h2", "h3", "h3",
     ]  # fmt: skip
     identities = [element.attributes["id"] for element in read_page.elements() if "id" in element.attributes]
     assert len(identities) == len(set(identities))
@@ -262,6 +262,30 @@ def test_it_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_how_much_text_a_token_stands_for_is_told_by_domain_and_source(tmp_path: Path) -> None:
+    files = two_domains()
+    split = files.tokens["splits"]["train"]
+    # Ten words of four letters and a space, in 25 tokens and one that ends the document; and text without words.
+    split["domains"] = {
+        "prose": {"documents": 1, "bytes": 50, "words": 10, "tokens": 26},
+        "blank": {"documents": 1, "bytes": 2, "words": 0, "tokens": 1},
+    }
+    split["sources"] = {f"s{number}": {"documents": 1, "bytes": 8, "words": 1, "tokens": 3} for number in range(40)}
+    rows = {
+        row.all("th")[0].text: [cell.text for cell in row.all("td")]
+        for table in Page(draw(files, tmp_path / "told")).root.all("table")
+        if table.all("caption")[0].text in ("Tokens by domain", "Tokens by source")
+        for row in table.all("tbody")[0].all("tr")
+    }
+    assert (rows["prose"], rows["blank"]) == (["25", "2.00", "2.50"], ["0", "–", "–"])
+    assert rows["s0"] == ["2", "4.00", "2.00"]
+    (rest,) = [name for name in rows if "other source" in name]
+    assert rows[rest] == [str(2 * int(rest.split()[0])), "4.00", "2.00"]
+    for group in ("domains", "sources"):
+        del split[group]
+    assert "Tokens by domain" not in draw(files, tmp_path / "before")
 
 
 # Data that tries

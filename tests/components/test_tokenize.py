@@ -600,10 +600,14 @@ def test_a_finished_shard_whose_bytes_are_lost_is_encoded_again(
             folder.mkdir(parents=True)
         return folders
 
-    tokenize(SECTION, documents=documents, **outputs("first"), work=tmp_path / "work", workers=1)
+    def fill(folders: dict[str, Path]) -> None:
+        tokenizer, tokens = folders["tokenizer"], folders["tokens"]
+        tokenize(SECTION, documents=documents, tokenizer=tokenizer, tokens=tokens, work=tmp_path / "work", workers=1)
+
+    fill(outputs("first"))
     damage(tmp_path / "work" / "shards" / "train" / "00001" / f"00000{suffix}")
     again = outputs("again")
-    tokenize(SECTION, documents=documents, **again, work=tmp_path / "work", workers=1)
+    fill(again)
     assert "what is kept of train/00001.jsonl.zst is damaged, it is encoded again" in capsys.readouterr().err
     assert digests(again) == digests(made)
 

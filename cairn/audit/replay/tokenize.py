@@ -15,6 +15,9 @@ from cairn.audit.replay.job import Job
 from cairn.audit.replay.whole import run_again
 from cairn.audit.verdicts import Finding
 from cairn.errors import ArtifactError, StageError
+from components.tokenize.fertility import GROUPS
+from components.tokenize.index import DocumentIndex, Place
+from components.tokenize.sidecar import documents_of, places_of
 from components.tokenize.tokenize import SPLITS, SUFFIXES, Unit, encode_shard, entry
 
 TRAIN_AGAIN = 16_000_000
@@ -45,15 +48,17 @@ def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Find
     shards = sorted(path for path in documents if path.partition("/")[0] in SPLITS)
     drawn = job.draw(shards)
     odd += _strangers(tokens, manifest)
+    odd += _counts(manifest)
+    index = _Index(job, tokens, manifest)
+    odd += index.odd
     positions: list[tuple[str, ...]] = []
     folder = job.input("documents", [*drawn, "ledger.json"])
-    sidecars = _Sidecars(job, sorted(path for path in tokens if path.endswith(".parquet")))
-    for index, path in enumerate(drawn):
+    for number, path in enumerate(drawn):
         split = path.partition("/")[0]
         unit = Unit(
             shard=folder / path,
             split=split,
-            index=index,
+            index=number,
             tokenizer=tokenizer,
             end_of_text=job.section.end_of_text,
             dtype=manifest["dtype"],
@@ -65,7 +70,7 @@ def _sampled(job: Job, ledger: dict[str, Any], manifest: dict[str, Any]) -> Find
         except (StageError, ArtifactError) as error:
             odd.append(str(error))
             continue
-        found, names = _compared(again, split, path, tokens, manifest["splits"][split]["shards"], sidecars)
+        found, names = _compared(again, split, path, tokens, manifest["splits"][split]["shards"], index)
         odd += found
         positions.append(tuple(names))
     in_order = [name for names in positions for name in names]
@@ -123,17 +128,19 @@ def _compared(
     path: str,
     tokens: dict[str, str],
     shards: Sequence[dict[str, Any]],
-    sidecars: "_Sidecars",
+    index: "_Index",
 ) -> tuple[list[str], list[str]]:
     """Where the token shards of a shard of documents are not what came out again; and their names, in order."""
     odd: list[str] = []
     names: list[str] = []
     for made in again:
-        name = sidecars.named(Path(made["path"]).with_suffix(".parquet"), made["sha256"][".parquet"], split, tokens)
+        sidecar = Path(made["path"]).with_suffix(".parquet")
+        name = index.named(sidecar, split)
         if name is None:
             odd.append(f"documents {path}: no token shard begins with its documents")
             continue
         names.append(name)
+        odd += index.compared(sidecar, split, name)
         odd += [
             f"tokens {name}{suffix}: other bytes than {path} gives"
             for suffix in SUFFIXES
@@ -153,30 +160,57 @@ def _strangers(tokens: dict[str, str], manifest: dict[str, Any]) -> list[str]:
         if names != [f"{split}/{number:05d}" for number in range(len(names))]
     ]
     known = {f"{name}{suffix}" for names in named.values() for name in names for suffix in SUFFIXES}
+    known |= {f"{split}.index" for split, names in named.items() if names}
     return odd + [
         f"tokens {path}: tokens.json does not name it" for path in sorted(tokens.keys() - known - {"tokens.json"})
     ]
 
 
-class _Sidecars:
-    """Finds the token shard that belongs to a table that was made again."""
+def _counts(manifest: dict[str, Any]) -> list[str]:
+    """Groups whose counts do not add up to those of the shards."""
+    odd: list[str] = []
+    for split in SPLITS:
+        said = manifest["splits"][split]
+        for unit in ("documents", "bytes", "tokens"):
+            total = sum(shard[unit] for shard in said["shards"])
+            odd += [
+                f"tokens.json: the {unit} by {GROUPS[group]} of {split} do not add up to {total}"
+                for group in GROUPS
+                if sum(counts[unit] for counts in said[group].values()) != total
+            ]
+    return odd
 
-    def __init__(self, job: Job, paths: list[str]) -> None:
-        self.job, self.paths = job, paths
-        self.first: dict[str, str] | None = None
 
-    def named(self, made: Path, digest: str, split: str, tokens: dict[str, str]) -> str | None:
-        """The name of the token shard; None when there is none."""
-        from components.tokenize.sidecar import documents_of
+class _Index:
+    """The indexes of the documents; they find the token shard that belongs to a table that was made again."""
 
-        same = [path for path in self.paths if path.startswith(f"{split}/") and tokens[path] == digest]
-        if same:
-            return same[0].removesuffix(".parquet")
-        if self.first is None:  # only now are all tables needed
-            folder = self.job.output("tokens", self.paths)
-            self.first = {}
-            for path in self.paths:
-                for identity in documents_of(folder / path)[:1]:
-                    self.first[f"{path.partition('/')[0]} {identity}"] = path
-        found = self.first.get(f"{split} {documents_of(made)[0]}")
-        return found.removesuffix(".parquet") if found else None
+    def __init__(self, job: Job, tokens: dict[str, str], manifest: dict[str, Any]) -> None:
+        self.odd: list[str] = []
+        self.opened: dict[str, DocumentIndex] = {}
+        for split in SPLITS:
+            count = sum(shard["documents"] for shard in manifest["splits"][split]["shards"])
+            if not count:
+                continue
+            path = f"{split}.index"
+            if path not in tokens:
+                self.odd.append(f"tokens {path}: is missing")
+                continue
+            try:
+                self.opened[split] = DocumentIndex(job.output("tokens", [path]) / path, count)
+            except ArtifactError:
+                self.odd.append(f"tokens {path}: is not of {count} documents")
+
+    def named(self, made: Path, split: str) -> str | None:
+        """The name of the token shard that begins with the documents of a table; None when there is none."""
+        if split not in self.opened:
+            return None
+        found = self.opened[split].find(documents_of(made)[0])
+        return next((f"{split}/{place.shard:05d}" for place in found if place.offset == 0), None)
+
+    def compared(self, made: Path, split: str, name: str) -> list[str]:
+        """Where the index leads elsewhere than a table that was made again."""
+        number = int(name.rpartition("/")[2])
+        for document, offset, length in places_of(made):
+            if Place(number, offset, length) not in self.opened[split].find(document):
+                return [f"tokens {split}.index: leads elsewhere for document {document[:12]}"]
+        return []
