@@ -27,7 +27,7 @@ from components.snapshot.lock import LockedObject, LockedSource, read_lock
 
 UNIT_BYTES = 4_000_000  # of source objects; a unit is what is done again after a kill
 WARNINGS = 10  # shown; the ledger counts every drop
-NO_KEY = ("lone_surrogate", "not_python", "help_topics")  # reasons that no key of the recipe turns off
+NO_KEY = ("lone_surrogate", "not_python", "help_topics", "no_text")  # reasons that no key of the recipe turns off
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from cairn.errors import SourceError, one_line
 from cairn.lineage.artifact import Member
 from cairn.lineage.store import Store
 from components.ingest import python_source
+from components.ingest.html import text_of_page
 from components.ingest.recipe import Ingest
 from components.ingest.records import said_of, text_of
 from components.ingest.stream import lines, opened, whole
@@ -80,13 +81,15 @@ class Reader:
         elif name in ("parquet", "arrow"):
             yield from self._table(stream, uri, arrow=name == "arrow")
         else:
-            yield from self._whole(stream, uri, python=name == "python")
+            yield from self._whole(stream, uri, name)
 
-    def _whole(self, stream: BinaryIO, uri: str, python: bool) -> Iterator[Text | Refused]:
+    def _whole(self, stream: BinaryIO, uri: str, name: str) -> Iterator[Text | Refused]:
         data, size = whole(stream, self.section.max_document_bytes)
         if data is None:
             yield self._too_large(uri, size)
-        elif python:
+        elif name == "html":
+            yield self._page(data, uri)
+        elif name == "python":
             for found in python_source.texts(data, self.source.read, uri):
                 if isinstance(found, str):
                     yield Text(found)
@@ -98,6 +101,17 @@ class Reader:
             decoded = self._decoded(data, uri)
             # A byte order mark says that UTF-8 follows, and is no part of the text.
             yield Text(decoded.text.removeprefix("\ufeff")) if isinstance(decoded, Text) else decoded
+
+    def _page(
+        self, data: bytes, where: str, charset: str | None = None, said: dict[str, str] | None = None
+    ) -> Text | Refused:
+        try:
+            found = text_of_page(data, charset, self.section.html)
+        except UnicodeDecodeError as error:
+            return self._not_utf8(error, where, 0, len(data))
+        if isinstance(found, str):
+            return Text(found, said or {})
+        return Refused(found.reason, len(data), f"{where}: {found.told}" if found.told else "")
 
     def _jsonl(self, stream: BinaryIO, uri: str) -> Iterator[Text | Refused]:
         for line in lines(stream, self.section.max_document_bytes):

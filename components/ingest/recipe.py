@@ -81,6 +81,17 @@ class Split(Section):
         return self
 
 
+class Html(Section):
+    """How the text of a web page is found."""
+
+    main_content: bool = True
+    """Without navigation, menus, footers and the like; false for all the text that is shown."""
+    max_depth: int | None = Field(default=256, gt=0)
+    """How deep elements may be nested. The time that a page takes grows with the square of it."""
+    max_attributes: int | None = Field(default=1000, gt=0)
+    """Of one tag. The time that a page takes grows with the square of it."""
+
+
 class Limits(Section):
     """How far an object is followed that is larger inside than outside. Past any of these ingest stops and names it:
     such an object was made to do harm, or needs a limit of its own. null turns a limit off."""
@@ -102,6 +113,7 @@ class Ingest(Section):
     """What to do with a document that is not UTF-8."""
     max_document_bytes: int = Field(default=50 * MB, gt=0, le=1_000 * MB)
     """A larger document is dropped unread: a text file, unpacked; a line of jsonl; a value of a column."""
+    html: Html = Html()
     limits: Limits = Limits()
     min_document_bytes: int | None = Field(default=64, ge=0)
     """Of the final text, for prose and code."""

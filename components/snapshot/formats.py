@@ -7,6 +7,8 @@ COMPRESSIONS = (".gz", ".zst", ".xz")
 _READ_AS = {
     ".txt": "text",
     ".md": "text",
+    ".html": "html",
+    ".htm": "html",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -19,7 +21,7 @@ class Format:
     """How the bytes of an object are to be taken."""
 
     name: str
-    """`text`, `jsonl`, `parquet`, `arrow` or `python`."""
+    """`text`, `html`, `jsonl`, `parquet`, `arrow` or `python`."""
     compression: str
     """`.gz`, `.zst`, `.xz` or nothing."""
 
