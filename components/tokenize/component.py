@@ -1,6 +1,6 @@
 """The Kubeflow component."""
 
-from kfp.dsl import Artifact, ContainerSpec, Dataset, Input, Metrics, Output, container_component
+from kfp.dsl import Artifact, ContainerSpec, Dataset, Input, Markdown, Metrics, Output, container_component
 
 from components.container import DigestFile, container
 
@@ -16,6 +16,7 @@ def tokenize(
     tokens: Output[Dataset],
     tokens_digest: DigestFile,
     metrics: Output[Metrics],
+    page: Output[Markdown],
     run: str = "",
 ) -> ContainerSpec:
     """Trains a byte-level BPE tokenizer, or takes one, and writes token shards that lead back to documents."""
@@ -26,4 +27,5 @@ def tokenize(
         inputs={"documents": (documents, documents_digest)},
         outputs={"tokenizer": tokenizer, "tokens": tokens},
         run=run,
+        page=page,
     )

@@ -22,7 +22,7 @@ def summary(read: Read) -> Summary:
     }
     train = manifest["splits"]["train"]
     fertility = {
-        f"train_{name}.{domain}": round(measure(counts), 3)
+        f"train_{name}_{domain}": round(measure(counts), 3)
         for domain, counts in train["domains"].items()
         for name, measure in (("bytes_per_token", per_token), ("tokens_per_word", per_word))
     }

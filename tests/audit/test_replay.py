@@ -35,6 +35,7 @@ from cairn.resources import Resources
 from components.ingest.documents import ShardWriter, read_shard
 from components.ingest.ingest import split_of
 from components.ingest.recipe import Split
+from components.tokenize.index import RECORD
 from pipelines.stages import NAMES, place, stages
 from tests.pipelines.project import Project
 
@@ -449,6 +450,42 @@ def test_a_manifest_that_tells_a_shard_wrong_is_found(auditor: Auditor, key: str
     found = auditor.replay("tokens")
     assert found.verdict is Verdict.CONFLICT
     assert "tokens.json: tells other numbers of train/00000" in found.details
+
+
+def swap_ids(tokens: Path) -> None:
+    """Let two documents have each other's tokens."""
+    path = tokens / "train.index"
+    records = np.fromfile(path, RECORD)
+    records["document"][[0, 1]] = records["document"][[1, 0]]
+    records[:2] = np.sort(records[:2], order="document")
+    path.write_bytes(records.tobytes())
+
+
+def shorten_index(tokens: Path) -> None:
+    path = tokens / "train.index"
+    path.write_bytes(path.read_bytes()[: -RECORD.itemsize])
+
+
+def count_otherwise(tokens: Path) -> None:
+    manifest = json.loads((tokens / "tokens.json").read_bytes())
+    manifest["splits"]["train"]["domains"]["walks"]["tokens"] += 1
+    (tokens / "tokens.json").write_bytes(readable(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (swap_ids, "tokens train.index: leads elsewhere for document "),
+        (shorten_index, "tokens train.index: is not of 103 documents"),
+        (lambda tokens: (tokens / "train.index").unlink(), "tokens train.index: is missing"),
+        (count_otherwise, "tokens.json: the tokens by domain of train do not add up to "),
+    ],
+)
+def test_an_index_or_counts_that_were_forged_are_found(auditor: Auditor, change: Edit, told: str) -> None:
+    auditor.forge("tokens", change)
+    found = auditor.replay("tokens")
+    assert found.verdict is Verdict.CONFLICT
+    assert told in said(found)
 
 
 def write_notes(tokens: Path) -> None:

@@ -1,6 +1,7 @@
 """The index of documents: it leads to the tokens of each, however many there are, and is not read to do so."""
 
 import hashlib
+import html
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from cairn.errors import ArtifactError, StageError
 from components.tokenize.fertility import per_token, per_word, words
 from components.tokenize.index import RECORD, DocumentIndex, Place, write_index
 from components.tokenize.recipe import Tokenize
+from components.tokenize.summary import summary
 from components.tokenize.tokenize import SCHEMA
 from tests.components.inputs import Document, run, sentences, write_documents
 
@@ -120,6 +122,18 @@ def test_a_documents_id_leads_to_its_tokens_and_counts_add_up(tmp_path: Path) ->
     assert told == train["sources"]["notes-source"]
     assert (told["documents"], told["bytes"]) == (len(notes), sum(document.size for document in notes))
     assert told["words"] == sum(len(document.text.split()) for document in notes)
+
+
+def test_the_summary_tells_how_much_text_a_token_stands_for(tmp_path: Path) -> None:
+    documents = write_documents(tmp_path / "documents", train=TRAIN)
+    tokens = run("tokenize", Tokenize(vocab_size=300), tmp_path, {"documents": documents})["tokens"]
+    shown = summary(lambda _, path: (tokens / path).read_bytes())  # type: ignore[arg-type]
+    notes = json.loads((tokens / "tokens.json").read_bytes())["splits"]["train"]["domains"]["notes"]
+    assert shown.metrics["train_bytes_per_token_notes"] == round(per_token(notes), 3)
+    assert shown.metrics["train_tokens_per_word_notes"] == round(per_word(notes), 3)
+    row = f"| notes | {notes['documents']} | {notes['tokens']:,} | {per_token(notes):.3f} | {per_word(notes):.3f} |"
+    assert row in shown.page
+    assert html.unescape(shown.page).count("| notes-source |") == 1
 
 
 @given(st.text(st.sampled_from("ab é日\n\t\r\u00a0\x00")))

@@ -34,7 +34,7 @@ TYPES = {
 FOR_PEOPLE = {
     "snapshot": {"page": Markdown},
     "ingest": {"metrics": Metrics, "page": Markdown},
-    "tokenize": {"metrics": Metrics},
+    "tokenize": {"metrics": Metrics, "page": Markdown},
     "pretrain": {"metrics": Metrics},
     "export": {"page": Markdown},
     "evaluate": {"metrics": Metrics, "page": Markdown},
