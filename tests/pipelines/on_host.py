@@ -40,6 +40,8 @@ class HostTaskHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: i
 def main() -> None:
     """Run the pipeline; a task that fails ends it with an exception."""
     pipeline, root, parameters = (Path(argument) for argument in sys.argv[1:])
+    # What is in a buffer when a run is killed is never read.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     subprocess_task_handler.SubprocessTaskHandler = HostTaskHandler
     # Never `workspace_root`: kfp removes that folder after every run.
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))

@@ -111,7 +111,7 @@ def test_what_is_generated_is_filled_in(masked: Project, cairn: Cairn) -> None:
     told = json.loads(said.out)
     (guesses,) = told["masks"]
     assert len(guesses) == 5
-    assert told["text"] == f"The {guesses[0]['text']} marks the path"
+    assert told["text"] == f"The{guesses[0]['text']} marks the path"
     shown = cairn("generate", "The <|mask|> marks the path", "--top-k", "2", at=masked.root)
     assert shown.out == f"{told['text']}\n"
     assert shown.err.startswith(f"1: {guesses[0]['text']!r} ")
