@@ -27,7 +27,10 @@ from components.snapshot.lock import LockedObject, LockedSource, read_lock
 
 UNIT_BYTES = 4_000_000  # of source objects; a unit is what is done again after a kill
 WARNINGS = 10  # shown; the ledger counts every drop
-NO_KEY = ("lone_surrogate", "not_python", "help_topics", "no_text")  # reasons that no key of the recipe turns off
+# Reasons that no key of the recipe turns off.
+NO_KEY = (
+    "lone_surrogate", "not_python", "help_topics", "no_text", "not_text", "http_status", "http_encoding", "warc_digest",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from components.ingest.recipe import Ingest
 from components.ingest.records import said_of, text_of
 from components.ingest.stream import lines, opened, whole
 from components.ingest.unpacking import PIECE, Budget, unpacked
+from components.ingest.warc import NoPage, page_of, warc_records
 from components.snapshot.formats import format_of
 from components.snapshot.lock import LockedObject, LockedSource
 
@@ -76,7 +77,9 @@ class Reader:
                 yield found
 
     def _read(self, stream: BinaryIO, name: str, uri: str) -> Iterator[Text | Refused]:
-        if name == "jsonl":
+        if name == "warc":
+            yield from self._warc(stream, uri)
+        elif name == "jsonl":
             yield from self._jsonl(stream, uri)
         elif name in ("parquet", "arrow"):
             yield from self._table(stream, uri, arrow=name == "arrow")
@@ -112,6 +115,26 @@ class Reader:
         if isinstance(found, str):
             return Text(found, said or {})
         return Refused(found.reason, len(data), f"{where}: {found.told}" if found.told else "")
+
+    def _warc(self, stream: BinaryIO, uri: str) -> Iterator[Text | Refused]:
+        for record in warc_records(stream, uri):
+            where = f"{uri}: record {record.number}"
+            found = page_of(record, self.section.max_document_bytes)
+            if found is None:
+                continue
+            if isinstance(found, NoPage):
+                large = found.reason == "max_document_bytes"
+                told = f"{where}: {found.told}" if found.told else ""
+                yield self._too_large(where, record.size) if large else Refused(found.reason, record.size, told)
+                continue
+            paths = self.source.fields.paths() if self.source.fields else {}
+            said = {
+                name: record.headers[path.lower()] for name, path in paths.items() if path.lower() in record.headers
+            }
+            if found.html:
+                yield self._page(found.data, where, found.charset, said)
+            else:
+                yield self._decoded(found.data, where, said)
 
     def _jsonl(self, stream: BinaryIO, uri: str) -> Iterator[Text | Refused]:
         for line in lines(stream, self.section.max_document_bytes):

@@ -9,6 +9,8 @@ _READ_AS = {
     ".md": "text",
     ".html": "html",
     ".htm": "html",
+    ".warc": "warc",
+    ".wet": "warc",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -21,7 +23,7 @@ class Format:
     """How the bytes of an object are to be taken."""
 
     name: str
-    """`text`, `html`, `jsonl`, `parquet`, `arrow` or `python`."""
+    """`text`, `html`, `warc`, `jsonl`, `parquet`, `arrow` or `python`."""
     compression: str
     """`.gz`, `.zst`, `.xz` or nothing."""
 

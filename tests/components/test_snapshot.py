@@ -540,8 +540,8 @@ def test_an_object_that_changes_while_it_is_read_is_refused(
         (
             [],
             "text",
-            "text: holds no file that can be read (.txt .md .html .htm .jsonl .ndjson .parquet .arrow, each also .gz "
-            ".zst .xz)",
+            "text: holds no file that can be read (.txt .md .html .htm .warc .wet .jsonl .ndjson .parquet .arrow, each "
+            "also .gz .zst .xz)",
         ),
         (["a.pdf", "b.pdf"], "text", "text: holds 2 files, but none that can be read (.txt .md"),
         (["a.pdf"], "text/a.pdf", "text/a.pdf: has no suffix that can be read (.txt .md"),
