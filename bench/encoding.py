@@ -81,11 +81,11 @@ def prepare(folder: Path, quick: bool) -> int:
     )
     tokenizer.train_from_iterator(texts[::8], trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    with ShardWriter(folder / "documents", 1 << 40) as shard:
+    with ShardWriter(folder / "documents", 1 << 40) as writer:
         for text in texts:
             data = text.encode()
             said = {"source": "docs", "domain": "docs", "licence": "various", "bytes": len(data)}
-            shard.write({"id": hashlib.sha256(data).hexdigest(), "text": text, **said})
+            writer.write({"id": hashlib.sha256(data).hexdigest(), "text": text, **said})
     return sum(len(text.encode()) for text in texts)
 
 
@@ -166,10 +166,10 @@ def main() -> int:
     assert len(ids) == 1, "the engines do not give the same ids"
     middle = {row: statistics.median(found) for row, found in rates.items()}
     print(f"{size / MB:.1f} MB; MB per CPU-second, median (least to most), one thread, each in a process of its own\n")
-    for row, found in rates.items():
+    for row, measured in rates.items():
         name = f"{row[1]}, {row[0]}"
         times = middle[row] / middle["encode", "hugging face"]
-        spread = f"({min(found):.1f} to {max(found):.1f})"
+        spread = f"({min(measured):.1f} to {max(measured):.1f})"
         print(f"{name:28} {middle[row]:>8.1f} {spread:>18} {times:>7.1f} x Hugging Face {memory[row]:>7.2f} GiB")
     met = {engine: middle["encode", engine] >= goal for engine, goal in GOALS.items() if ("encode", engine) in middle}
     for engine, goal in GOALS.items():

@@ -16,10 +16,11 @@ import pyarrow.parquet
 
 from cairn.errors import SourceError, one_line
 from components.ingest.records import as_said, choose, steps
-from components.ingest.unpacking import PIECE
+from components.ingest.unpacking import PIECE, Budget
 from components.snapshot.lock import LockedSource
 
 BATCH = 8_000_000  # bytes of parquet rows in memory at once, where one row is not larger
+DICTIONARIES = 256_000_000  # bytes of a batch whose rows are all the largest value that a dictionary may hold
 ARROW_FILE = b"ARROW1\0\0"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _TEXT = {
@@ -41,20 +42,23 @@ class Row:
     """What else is kept of it."""
 
 
-def parquet_rows(copy: BinaryIO, source: LockedSource, uri: str) -> Iterator[Row]:
-    """The rows of a parquet file. Raises SourceError when it is damaged, or has no such text."""
+def parquet_rows(copy: BinaryIO, source: LockedSource, budget: Budget) -> Iterator[Row]:
+    """The rows of a parquet file. Raises SourceError when it is damaged, has no such text, or says that a column
+    unpacks to more than the budget allows."""
+    uri = budget.uri
     try:
         # Buffered, else the whole of a row group would be in memory, and some files are one row group.
         file = pyarrow.parquet.ParquetFile(copy, buffer_size=PIECE)
         table = _Table(source, file.schema_arrow, uri)
-        rows = _rows(file.metadata)
+        rows = _rows(file.metadata, budget)
         yield from table.rows(file.iter_batches(rows, columns=table.wanted()))
     except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(f"{uri}: is not a whole parquet file: {one_line(error)}") from None
 
 
-def arrow_rows(copy: BinaryIO, source: LockedSource, uri: str) -> Iterator[Row]:
-    """The rows of an arrow file, or of an arrow stream. Raises as `parquet_rows` does."""
+def arrow_rows(copy: BinaryIO, source: LockedSource, budget: Budget) -> Iterator[Row]:
+    """The rows of an arrow file, or of an arrow stream. Raises SourceError when it is damaged or has no such text."""
+    uri = budget.uri
     try:
         # Mapped: what is not compressed is never copied.
         mapped = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
@@ -166,8 +170,19 @@ def _column(batch: Any, path: list[str]) -> Any:
     return column
 
 
-def _rows(metadata: Any) -> int:
-    """How many rows of a parquet file make a batch."""
+def _rows(metadata: Any, budget: Budget) -> int:
+    """How many rows of a parquet file make a batch. Raises SourceError as `Budget.check_unpacked` does."""
+    largest = 0.0
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            packed, plain = max(1, column.total_compressed_size), column.total_uncompressed_size
+            budget.check_unpacked(packed, plain)
+            if column.dictionary_page_offset is not None:
+                # A row may be any value of the dictionary, and costs a few bits; its page is four times as well packed
+                # as the rest at most, as a guess.
+                page = max(0, column.data_page_offset - column.dictionary_page_offset)
+                largest = max(largest, min(plain, 4.0 * page * plain / packed))
     size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     rows: int = metadata.num_rows
-    return max(1, min(1024, BATCH * rows // max(1, size)))
+    return max(1, min(1024, BATCH * rows // max(1, size), int(DICTIONARIES // max(1.0, largest))))

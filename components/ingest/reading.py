@@ -72,17 +72,18 @@ class Reader:
             opened(locked, member, self.store) as packed,
             unpacked(packed, taken.compression, budget) as stream,
         ):
-            for found in self._read(stream, taken.name, locked.uri):
+            for found in self._read(stream, taken.name, budget):
                 budget.check_time()
                 yield found
 
-    def _read(self, stream: BinaryIO, name: str, uri: str) -> Iterator[Text | Refused]:
+    def _read(self, stream: BinaryIO, name: str, budget: Budget) -> Iterator[Text | Refused]:
+        uri = budget.uri
         if name == "warc":
             yield from self._warc(stream, uri)
         elif name == "jsonl":
             yield from self._jsonl(stream, uri)
         elif name in ("parquet", "arrow"):
-            yield from self._table(stream, uri, arrow=name == "arrow")
+            yield from self._table(stream, budget, arrow=name == "arrow")
         else:
             yield from self._whole(stream, uri, name)
 
@@ -152,14 +153,14 @@ class Reader:
                 continue
             yield Text(text_of(record, self.source, where), said_of(record, self.source, where))
 
-    def _table(self, stream: BinaryIO, uri: str, arrow: bool) -> Iterator[Text | Refused]:
+    def _table(self, stream: BinaryIO, budget: Budget, arrow: bool) -> Iterator[Text | Refused]:
         # Loading pyarrow takes longer than reading a small corpus that has no table in it.
         from components.ingest.columns import arrow_rows, parquet_rows
 
         read = arrow_rows if arrow else parquet_rows
         with self._on_disk(stream) as copy:
-            for row in read(copy, self.source, uri):
-                where = f"{uri}: row {row.number}"
+            for row in read(copy, self.source, budget):
+                where = f"{budget.uri}: row {row.number}"
                 if row.data.size > self.section.max_document_bytes:
                     yield self._too_large(where, row.data.size)
                 else:

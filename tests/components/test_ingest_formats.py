@@ -14,6 +14,8 @@ import pytest
 
 from cairn.errors import SourceError
 from components.ingest.columns import arrow_rows
+from components.ingest.recipe import Limits
+from components.ingest.unpacking import Budget
 from components.snapshot.lock import LockedSource
 from tests.components.corpus import Corpus, jsonl, ledger, packed, records, source, texts
 
@@ -199,7 +201,7 @@ def test_an_arrow_file_whose_bytes_are_changed_is_told_or_read_but_never_crashes
         path = tmp_path / "a.arrow"
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
         with open(path, "rb") as copy, suppress(SourceError):
-            read += len([row.data.to_pybytes() for row in arrow_rows(copy, taken, "a.arrow")]) > 0
+            read += len([row.data.to_pybytes() for row in arrow_rows(copy, taken, Budget("a.arrow", Limits()))]) > 0
     assert read > 10  # a change of a letter is seen by nobody but the lock
 
 
@@ -224,3 +226,21 @@ def test_newlines_of_all_kinds_end_the_same_records(corpus: Corpus) -> None:
     corpus.put("b.md", b"unix\nwindows\r\nmac\rend")
     corpus.snapshot()
     assert texts(corpus.ingest()) == ["one", "two\r\nlines", "three", "unix\nwindows\r\nmac\rend"]
+
+
+def test_a_dictionary_of_one_long_value_is_refused(corpus: Corpus) -> None:
+    """3 kB, of which each of a thousand rows is 70 MB."""
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), ["y" * 70_000_000])
+    written = io.BytesIO()
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": column}),
+        written,
+        compression="zstd",
+        store_schema=False,
+        dictionary_pagesize_limit=1 << 30,
+    )
+    assert len(written.getvalue()) < 10_000
+    assert told(corpus, "a.parquet", written.getvalue()) == (
+        "text/a.parquet: unpacks to more than 500 times its size (a decompression bomb?): take it out, or raise "
+        "ingest.limits.max_ratio"
+    )
