@@ -129,7 +129,7 @@ def test_a_changed_file_is_named_where_it_lies(copy: Project) -> None:
     write(path, bytes([data[0] ^ 1]) + data[1:])
     assert wrong(audited(copy)) == [
         f"TAMPERED | artifact:{digest_in_store(copy, 'tokens')} tokens | "
-        f"{copy.root}/artifacts/tokens: 1 fault in 7 files | changed: train/00000.bin"
+        f"{copy.root}/artifacts/tokens: 1 fault in 9 files | changed: train/00000.bin"
     ]
 
 

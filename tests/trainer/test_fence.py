@@ -94,8 +94,9 @@ def test_a_trainer_that_was_fenced_off_writes_commits_and_drops_nothing(tmp_path
     assert {path: path.read_bytes() for path in before} == before
 
 
-def hold_up(root: Path, tokens: Path, place: str) -> None:
+def hold_up(root: Path, tokens: Path, place: str, environment: dict[str, str]) -> None:
     """Train, and stand still after the first checkpoint until another trainer has the place."""
+    os.environ.update(environment)
     take = Trainer._train_step
 
     def held_up(trainer: Trainer, *arguments: object) -> object:
@@ -115,7 +116,8 @@ def hold_up(root: Path, tokens: Path, place: str) -> None:
     (root / "said.json").write_text(json.dumps(said))
 
 
-def take_over(root: Path, tokens: Path, place: str) -> None:
+def take_over(root: Path, tokens: Path, place: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     train(root, tokens, {}, checkpoints=place)
 
 
@@ -127,8 +129,10 @@ def test_a_second_trainer_goes_on_at_once_and_the_first_one_ends_before_it_write
     roots = tmp_path / "one", tmp_path / "other"
     for root in roots:
         root.mkdir()
-    first = CONTEXT.Process(target=hold_up, args=(roots[0], tokens, place))
-    second = CONTEXT.Process(target=take_over, args=(roots[1], tokens, place))
+    # The server that forks them may have been started before there was a bucket.
+    environment = dict(os.environ)
+    first = CONTEXT.Process(target=hold_up, args=(roots[0], tokens, place, environment))
+    second = CONTEXT.Process(target=take_over, args=(roots[1], tokens, place, environment))
     first.start()
     while not (roots[0] / "standing").exists():
         assert first.is_alive()
